@@ -1,0 +1,66 @@
+"""Ids of content: what a file, a folder or a link holds, as a typed value.
+
+A folder's digest is the hash of its manifest (docs/formats/object-store.md). Its hex ends with `.dir`, a link's with `.link`,
+so that the three kinds can't be taken for one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ALGORITHMS", "Digest", "new_hasher"]
+
+ALGORITHMS = ("blake3", "md5")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hash of content.
+
+    algorithm: `blake3` or `md5`. hex: lower-case hex, then `.dir` for a folder and `.link` for a symbolic link.
+    size: bytes of all its files. nfiles: number of files in a folder (links count, empty folders don't), None for a file or link.
+    """
+
+    algorithm: str
+    hex: str
+    size: int
+    nfiles: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        return self.hex.endswith(".dir")
+
+    @property
+    def is_link(self) -> bool:
+        return self.hex.endswith(".link")
+
+    @property
+    def text(self) -> str:
+        """`ALGORITHM:HEX`: what fingerprints and messages hold. Equal texts mean equal content."""
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """First eight digits, for people."""
+        return self.hex[:8]
+
+
+class _Hasher:
+    """What blake3 and hashlib objects have in common (for typing only)."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def new_hasher(algorithm: str) -> _Hasher:
+    """Return an empty hasher with `update` and `hexdigest`. Raises ValueError for an unknown algorithm."""
+    if algorithm == "blake3":
+        from blake3 import blake3
+
+        return blake3()  # type: ignore[no-any-return,unused-ignore]
+    if algorithm == "md5":
+        from hashlib import md5
+
+        return md5(usedforsecurity=False)  # type: ignore[return-value]
+    raise ValueError(f"unknown hash algorithm {algorithm!r}")

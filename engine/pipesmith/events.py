@@ -1,0 +1,82 @@
+"""The typed events of a build: the one stream that console, `--json`, logs, history and pages listen to.
+
+Events are plain values; `time` is seconds since the epoch. A listener is a callable taking one event; it must not raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["BuildFinished", "BuildStarted", "Event", "Listener", "Notice", "StageFinished", "StageOutput", "StageStarted", "StageWaiting"]
+
+EVENTS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildStarted:
+    """total: stages looked at. to_run: those expected to run, with the seconds the last run of each took (None: never ran)."""
+
+    time: float
+    run: str
+    total: int
+    to_run: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageWaiting:
+    """for_: text such as `mutex db` or `pid 123 on host (pipe build)`."""
+
+    time: float
+    stage: str
+    for_: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    time: float
+    stage: str
+    why: tuple[Any, ...] = ()  # Reason values
+    last_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageOutput:
+    """stream: `stdout` or `stderr`. text: one line without its newline, secrets masked."""
+
+    time: float
+    stage: str
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFinished:
+    """result: a StageResult (pipesmith.workspace), as `--json` prints it."""
+
+    time: float
+    stage: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """level: `info` or `warning`. text: one line. help: one line or None."""
+
+    time: float
+    level: str
+    text: str
+    help: str | None = None
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFinished:
+    time: float
+    run: str
+    status: str
+
+
+Event = BuildStarted | StageWaiting | StageStarted | StageOutput | StageFinished | Notice | BuildFinished
+Listener = Callable[[Event], None]

@@ -1,0 +1,128 @@
+"""The executor protocol: where a stage runs.
+
+An executor gets whole jobs: what to run, what the job is given, what must come back. It knows nothing of lock, cache or history.
+`submit` never blocks on the job; `Attempt.wait` does. The protocol fits far sides too: jobs that are polled, no shared folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["Attempt", "Capacity", "Executor", "Job", "JobResult", "Layout", "Mount", "OutputSpec", "Usage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One thing a job is given. origin: absolute path of a file, folder or link here. path: where it appears, relative to the
+    workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs)."""
+
+    origin: str
+    path: str
+    copy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSpec:
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What a sandbox holds. mounts: in order, later ones lie over earlier ones. folders: made empty, relative paths.
+    outputs: what must be there after exit 0; their parent folders are made, they themselves are not.
+    visible: absolute paths inside the workspace that stay readable at their own place (an interpreter's prefix, PATH folders)."""
+
+    workspace: str  # absolute
+    mounts: tuple[Mount, ...] = ()
+    folders: tuple[str, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    visible: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()  # absolute folders outside the workspace that appear empty (the repository's git folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """argv: executed as it is, in `cwd` (relative to the workspace). env: the whole environment. scratch: an absolute folder of this
+    attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside it. sandboxed False: runs
+    in the workspace itself. log_path: where whole output goes. secrets: values masked in everything that leaves the executor."""
+
+    run: str
+    stage: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    layout: Layout
+    scratch: str
+    log_path: str
+    tmpdir: str
+    sandboxed: bool = True
+    timeout_s: float | None = None
+    grace_s: float = 5.0
+    secrets: tuple[str, ...] = ()
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """wall_s, cpu_s: seconds. peak_bytes: largest resident size of one process."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """exit_code: 0-255, or None when ended by `signal`. root: absolute folder in which the outputs lie at their paths.
+    problem: one line when the job could not be started or was ended from outside, else None."""
+
+    exit_code: int | None
+    root: str
+    signal: int | None = None
+    timed_out: bool = False
+    cancelled: bool = False
+    out_of_memory: bool = False
+    problem: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    tail: tuple[str, ...] = ()  # last lines of output, masked
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0 and not (self.timed_out or self.cancelled or self.problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a compute has. gpus: ids as CUDA_VISIBLE_DEVICES names them. memory_bytes: None where unknown."""
+
+    cpus: float
+    memory_bytes: int | None
+    gpus: tuple[str, ...] = ()
+
+
+class Attempt(Protocol):
+    """One try of a job."""
+
+    def wait(self) -> JobResult:
+        """Block until the job has ended and all it left running is gone, then return how."""
+
+    def cancel(self) -> None:
+        """Ask it to end: TERM, then KILL after the grace time. Returns at once; safe from any thread, any number of times."""
+
+
+class Executor(Protocol):
+    """Runs jobs on one compute. Thread-safe."""
+
+    def capacity(self) -> Capacity:
+        """Return what the compute has. Raises EnvironmentFailure where it can't be reached."""
+
+    def submit(self, job: Job, on_line: Callable[[str, str], None]) -> Attempt:
+        """Start a job. on_line(stream, text): each line of output as it comes, masked, from a thread of the executor's."""
+
+    def close(self) -> None:
+        """End what is left and free what is held."""

@@ -1,0 +1,95 @@
+"""pipe.lock as values. Format: docs/formats/pipe-lock.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipesmith.digest import Digest
+
+__all__ = ["LOCK_VERSION", "Accepted", "DatasetPin", "EnvironmentPin", "LockedDep", "LockedOut", "Lockfile", "PinnedObject", "StageLock"]
+
+LOCK_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedDep:
+    """An input as the last good build saw it. git: git's id of it (or of the part git holds), or None."""
+
+    name: str
+    path: str
+    digest: Digest
+    git: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedOut:
+    name: str
+    path: str
+    digest: Digest
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The locked result counts for this fingerprint too, because a person said so."""
+
+    fingerprint: str
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLock:
+    """What the last good build of a stage saw and made.
+
+    items: of its fingerprint, as (kind, item) to value, without `input` and `source` items, which are in deps and source.
+    fingerprint: hex action key. run: the command as written in the fingerprint.
+    """
+
+    fingerprint: str
+    run: str | tuple[str, ...] | None
+    cwd: str = "."
+    kind: str = "command"
+    source: Mapping[str, str] = field(default_factory=dict)  # path to git id
+    deps: tuple[LockedDep, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)  # dotted key to value
+    env: Mapping[str, str] = field(default_factory=dict)
+    environment: str | None = None  # digest of what the environment resolved to
+    hash_paths: Mapping[str, str] = field(default_factory=dict)
+    outs: tuple[LockedOut, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)  # `OUTPUT:dotted.name` to number
+    accepted: Accepted | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentPin:
+    """definition: digest of the table and the files it names. resolved: lines `name==version ; marker` with hashes, sorted."""
+
+    definition: str
+    python: str
+    resolved: tuple[str, ...] = ()
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedObject:
+    name: str
+    size: int
+    version: str  # etag or version id, empty where the store has none
+    hash: str  # `ALGORITHM:HEX`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetPin:
+    definition: str
+    digest: Digest
+    objects: tuple[PinnedObject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lockfile:
+    stages: Mapping[str, StageLock] = field(default_factory=dict)
+    environments: Mapping[str, EnvironmentPin] = field(default_factory=dict)
+    datasets: Mapping[str, DatasetPin] = field(default_factory=dict)
