@@ -1,0 +1,1 @@
+"""Doing: the life of a build and of each stage in it."""

@@ -1,0 +1,104 @@
+"""What one build works with: the rooms below, wired together, and the choices of this one invocation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipesmith.events import Event, Notice
+from pipesmith.executors.base import Executor
+from pipesmith.fingerprint.work_tree import WorkTree
+from pipesmith.git.repository import Repository
+from pipesmith.lockfile.model import LockedOut
+from pipesmith.pipeline.model import Pipeline, Stage
+from pipesmith.store.action_cache import ActionCache
+from pipesmith.store.object_store import ObjectStore
+from pipesmith.store.state_db import StateDB
+from pipesmith.verdict.reasons import Reason
+
+__all__ = ["BuildContext", "Choices", "Outcome", "StageEnvironment"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """The choices of one invocation. jobs: most stages at once. force: expanded names that run whatever is known."""
+
+    jobs: int
+    keep_going: bool = False
+    force: frozenset[str] = frozenset()
+    restore: bool = True
+    allow_missing: bool = False
+    grace_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEnvironment:
+    """What a stage's interpreter is made of here. path: folders put before PATH. prefix: for VIRTUAL_ENV, None for none."""
+
+    path: tuple[str, ...] = ()
+    prefix: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """How a stage ended. status: fresh, restored, ran, failed, skipped or cancelled. times: seconds since the epoch."""
+
+    stage: str
+    status: str
+    why: tuple[Reason, ...] = ()
+    fingerprint: str | None = None
+    outs: tuple[LockedOut, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+    gpus: tuple[str, ...] = ()
+    error: str | None = None
+    help: str | None = None
+    tail: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    deps: tuple[Any, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    environment: str | None = None
+    compute: str = "local"
+    log: str | None = None
+    attempts: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class BuildContext:
+    """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew."""
+
+    repo: Repository
+    root: str
+    pipe_dir: str
+    pipeline: Pipeline
+    run: str
+    tree: WorkTree
+    fresh_tree: Callable[[], WorkTree]
+    state: StateDB
+    store: ObjectStore
+    actions: ActionCache
+    executors: Mapping[str, Executor]
+    choices: Choices
+    listener: Callable[[Event], None]
+    environment: Callable[[Stage], StageEnvironment]
+    dataset_files: Callable[[str], Sequence[tuple[str, str]]]
+    git: Mapping[str, Any] = field(default_factory=dict)
+    user: str = ""
+    host: str = ""
+    emit_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def emit(self, event: Event) -> None:
+        with self.emit_lock:
+            self.listener(event)
+
+    def notice(self, level: str, text: str, help: str | None = None, stage: str | None = None) -> None:
+        self.emit(Notice(time=time.time(), level=level, text=text, help=help, stage=stage))

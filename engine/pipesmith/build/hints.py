@@ -1,0 +1,79 @@
+"""What to add to pipeline.toml when a failed command missed a file of the workspace."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+from pipesmith.build.context import BuildContext
+from pipesmith.pipeline.model import Stage
+
+__all__ = ["missing_file_hint"]
+
+_MODULE = re.compile(r"No module named '([\w.]+)'")
+_WORD = re.compile(r"[^\s'\"`:;,()\[\]{}<>|&=]+")
+
+
+def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) -> str:
+    """Return one help line for a failed stage: the key to add, where its text or last lines name a workspace file or Python
+    module that it was not given; else where to look."""
+    lines = list(tail)
+    given = _given(build, stage)
+    for line in lines:
+        for module in _MODULE.findall(line):
+            found = _module_path(build.root, module, stage)
+            if found is not None and not _covered(found, given):
+                return _add(stage, found, f"Python module `{module}`")
+    words = [word for line in lines for word in _WORD.findall(line)]
+    run = [stage.run] if isinstance(stage.run, str) else list(stage.run or ())
+    words += [word for text in run for word in _WORD.findall(text)]
+    for word in words:
+        path = _workspace_path(build.root, stage.cwd, word)
+        if path is not None and not _covered(path, given):
+            return _add(stage, path, f"`{path}`")
+    return f"look at `pipe logs {build.run} {stage.name}`, or go where it ran with `pipe shell {stage.name}`"
+
+
+def _given(build: BuildContext, stage: Stage) -> list[str]:
+    given = list(stage.source)
+    given += [entry.path for entry in stage.inputs.values()]
+    given += [output.path for output in stage.outputs.values()]
+    if stage.notebook:
+        given.append(stage.notebook)
+    return given
+
+
+def _covered(path: str, given: list[str]) -> bool:
+    return any(have in (".", path) or path.startswith(f"{have}/") for have in given)
+
+
+def _workspace_path(root: str, cwd: str, word: str) -> str | None:
+    """Return a word as a path of the workspace, None where it names no file or folder there."""
+    word = word.rstrip(".")
+    if not word or word in (".", "..", "/"):
+        return None
+    place = word if os.path.isabs(word) else os.path.join(root, cwd, word)
+    place = os.path.normpath(place)
+    if not place.startswith(root + os.sep) or not os.path.lexists(place):
+        return None
+    path = os.path.relpath(place, root)
+    return None if path.split(os.sep)[0] == ".git" else path
+
+
+def _module_path(root: str, module: str, stage: Stage) -> str | None:
+    """Return where a Python module lies in the workspace: at its top, below `src`, or beside the stage's source."""
+    first = module.split(".")[0]
+    beside = {os.path.dirname(path) or "." for path in stage.source} | set(stage.source)
+    for folder in (".", "src", "lib", *sorted(beside)):
+        for candidate in (os.path.join(folder, first), os.path.join(folder, f"{first}.py")):
+            if os.path.exists(os.path.join(root, candidate)):
+                return os.path.normpath(candidate)
+    return None
+
+
+def _add(stage: Stage, path: str, what: str) -> str:
+    if not stage.source:
+        return f"{what} was not given to it: add `source = [\"{path}\"]` to [stage.{stage.base}] (or an input, if it is data)"
+    listed = ", ".join(f'"{entry}"' for entry in (*stage.source, path))
+    return f"{what} was not given to it: write `source = [{listed}]` in [stage.{stage.base}] (or add an input, if it is data)"

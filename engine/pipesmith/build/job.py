@@ -1,0 +1,386 @@
+"""The life of one stage in a build: prepare, run, collect, record, place."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from pipesmith.build.command import argv_of
+from pipesmith.build.context import BuildContext, Outcome
+from pipesmith.build.evidence import Evidence, Stamper
+from pipesmith.build.hints import missing_file_hint
+from pipesmith.build.keep import KeepFolder
+from pipesmith.build.lock_writer import LockWriter
+from pipesmith.build.place import Placer, remove
+from pipesmith.build.sandbox import layout_of
+from pipesmith.build.sdk_path import sdk_folder
+from pipesmith.build.variables import context_document, stage_variables
+from pipesmith.errors import EnvironmentFailure, PipeError, StageError
+from pipesmith.events import StageOutput
+from pipesmith.executors.base import Attempt, Job, JobResult
+from pipesmith.history.logs import log_path
+from pipesmith.history.metrics_file import read_metrics
+from pipesmith.lockfile.model import LockedOut, StageLock
+from pipesmith.pipeline.model import Stage
+from pipesmith.store.action_cache import ActionResult
+from pipesmith.verdict.expectations import broken_expectations
+from pipesmith.verdict.verdict import Verdict
+
+__all__ = ["JobRunner", "StageJob"]
+
+
+@dataclass(slots=True, kw_only=True)
+class JobRunner:
+    """What all jobs of a build share besides the context."""
+
+    build: BuildContext
+    placer: Placer
+    lock_writer: LockWriter
+    workspace_lock: Callable[[], AbstractContextManager[None]]
+    metric_at: Callable[[str, str, str], float | None]
+    locked: Callable[[str], StageLock | None]
+    stamper: Stamper
+
+
+class StageJob:
+    """One stage, restored or run. `execute` is called once, in a thread of its own; `cancel` from any thread."""
+
+    def __init__(self, runner: JobRunner, stage: Stage, verdict: Verdict, gpus: tuple[str, ...] = ()) -> None:
+        self._runner = runner
+        self._build = runner.build
+        self._stage = stage
+        self._verdict = verdict
+        self._gpus = gpus
+        self._attempt: Attempt | None = None
+        self._cancelled = False
+        self._guard = threading.Lock()
+
+    def cancel(self) -> None:
+        """End what runs, or keep it from starting."""
+        with self._guard:
+            self._cancelled = True
+            if self._attempt is not None:
+                self._attempt.cancel()
+
+    def execute(self, *, restore: bool) -> Outcome:
+        """Return how the stage ended; never raises."""
+        started = time.time()
+        outcome = Outcome(
+            stage=self._stage.name,
+            status="failed",
+            why=self._verdict.reasons,
+            fingerprint=self._verdict.fingerprint.key if self._verdict.fingerprint else None,
+            started=started,
+            notes=self._verdict.notes,
+            compute=self._stage.compute,
+        )
+        if self._verdict.seen is not None:
+            outcome.deps = self._verdict.seen.deps
+            outcome.params = dict(self._verdict.seen.params)
+            outcome.environment = self._verdict.seen.environment
+        try:
+            if restore:
+                self._restore(outcome)
+            else:
+                self._run(outcome)
+        except PipeError as error:
+            outcome.status, outcome.error, outcome.help = "failed", error.text, error.help
+        except OSError as error:
+            outcome.status = "failed"
+            outcome.error = f"`{error.filename}`: {error.strerror}" if error.filename else str(error)
+        outcome.ended = time.time()
+        outcome.seconds = outcome.ended - started
+        return outcome
+
+    # -- restored -------------------------------------------------------------------------------------------------
+
+    def _restore(self, outcome: Outcome) -> None:
+        result = self._verdict.result
+        assert result is not None
+        if self._verdict.broken:
+            raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
+        self._place(result.outs, result.metrics)
+        outcome.status, outcome.outs, outcome.metrics = "restored", result.outs, result.metrics
+        if result.origin:
+            outcome.notes = (*outcome.notes, f"result of {result.origin}")
+        if result.instead:
+            self._build.notice(
+                "warning",
+                f"`{self._stage.name}`: the locked result could not be had; another known one was restored ({result.origin})",
+                stage=self._stage.name,
+            )
+
+    def _place(self, outs: tuple[LockedOut, ...], metrics: object) -> None:
+        """Place outputs and lock them, in one hold of the workspace lock."""
+        stage = self._stage
+        entry = self._runner.locked(stage.name)
+        skip = frozenset(name for name, output in stage.outputs.items() if output.temp and name in self._unwanted_temp)
+        with self._runner.workspace_lock():
+            self._runner.placer.place(stage.name, outs, entry.outs if entry else (), skip=skip)
+        self._lock(outs, metrics)
+
+    _unwanted_temp: frozenset[str] = frozenset()
+
+    def _lock(self, outs: tuple[LockedOut, ...], metrics: object) -> None:
+        fingerprint, seen = self._verdict.fingerprint, self._verdict.seen
+        assert fingerprint is not None and seen is not None
+        if self._stage.frozen:
+            return
+        old = self._runner.locked(self._stage.name)
+        if old is not None and old.outs == outs and old.accepted and old.accepted.fingerprint == fingerprint.key:
+            return
+        self._runner.lock_writer.set_stage(
+            self._stage.name, lock_entry(self._stage, fingerprint.key, seen, outs, metrics)
+        )
+
+    # -- run ------------------------------------------------------------------------------------------------------
+
+    def _run(self, outcome: Outcome) -> None:
+        build, stage, verdict = self._build, self._stage, self._verdict
+        assert verdict.fingerprint is not None and verdict.seen is not None
+        evidence = Evidence(build, stage, verdict.seen, self._runner.stamper)
+        outcome.log = log_path(build.pipe_dir, build.run, stage.name)
+        outcome.gpus = self._gpus
+        keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key)
+        for attempt in range(stage.retries + 1):
+            outcome.attempts = attempt + 1
+            scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{secrets.token_hex(8)}")
+            with self._workspace_outputs_aside(scratch) as aside:
+                result = self._try(outcome, scratch, keep, attempt)
+                outcome.exit_code, outcome.signal = result.exit_code, result.signal
+                outcome.cpu_s, outcome.peak_bytes = result.usage.cpu_s, result.usage.peak_bytes
+                outcome.tail = result.tail
+                if self._cancelled or result.cancelled:
+                    outcome.status = "cancelled"
+                    remove(scratch)
+                    return
+                if result.ok:
+                    changed = evidence.changed()
+                    if changed:
+                        remove(scratch)
+                        raise StageError(f"{', '.join(changed)} changed while the stage ran", "build again")
+                    self._finish(outcome, result)
+                    aside.commit()
+            if result.ok:
+                keep.drop()
+                remove(scratch)
+                return
+            if attempt < stage.retries:
+                build.notice("warning", f"`{stage.name}` {_failure(result, stage)}; trying again", stage=stage.name)
+                remove(scratch)
+                continue
+            outcome.error = _failure(result, stage)
+            outcome.help = missing_file_hint(build, stage, result.tail)
+            self._keep_failed(scratch)
+
+    def _try(self, outcome: Outcome, scratch: str, keep: KeepFolder, attempt: int) -> JobResult:
+        build, stage = self._build, self._stage
+        os.makedirs(scratch)
+        tmpdir = tempfile.mkdtemp(prefix="pipe-")
+        try:
+            artifacts = os.path.join(build.pipe_dir, "logs", build.run)
+            live = f"{outcome.log}.jsonl"
+            context_file = os.path.join(tmpdir, "pipe-context.json")
+            with open(context_file, "w", encoding="utf-8") as file:
+                json.dump(context_document(build, stage, live_log=live, artifacts=artifacts), file, default=str)
+            variables = stage_variables(
+                build,
+                stage,
+                tmpdir=tmpdir,
+                context_file=context_file,
+                sdk=sdk_folder(),
+                gpus=self._gpus,
+                keep=keep.path(),
+            )
+            job = Job(
+                run=build.run,
+                stage=stage.name,
+                argv=argv_of(build, stage),
+                cwd=stage.cwd,
+                env=variables,
+                layout=layout_of(build, stage),
+                scratch=scratch,
+                log_path=outcome.log or "",
+                tmpdir=tmpdir,
+                sandboxed=stage.sandbox,
+                timeout_s=stage.timeout_s,
+                grace_s=build.choices.grace_s,
+                secrets=tuple(os.environ[name] for name in stage.pass_env if os.environ.get(name)),
+                cpus=stage.resources.cpus,
+                memory_bytes=stage.resources.memory_bytes,
+                gpus=self._gpus,
+            )
+            with self._guard:
+                if self._cancelled:
+                    return JobResult(exit_code=None, root=scratch, cancelled=True)
+                self._attempt = build.executors[stage.compute].submit(job, self._on_line)
+            result = self._attempt.wait()
+            self._attempt = None
+            return result
+        finally:
+            shutil.rmtree(tmpdir, ignore_errors=True)
+
+    def _on_line(self, stream: str, text: str) -> None:
+        self._build.emit(StageOutput(time=time.time(), stage=self._stage.name, stream=stream, text=text))
+
+    def _finish(self, outcome: Outcome, result: JobResult) -> None:
+        """Collect, judge the metrics, record, place, lock."""
+        build, stage, verdict = self._build, self._stage, self._verdict
+        assert verdict.fingerprint is not None and verdict.seen is not None
+        outs = self._collect(result.root)
+        metrics = self._metrics(outs)
+        outcome.outs, outcome.metrics = outs, metrics
+        build.actions.record(
+            ActionResult(
+                key=verdict.fingerprint.key,
+                stage=stage.name,
+                workspace=str(build.git.get("workspace", ".")),
+                outs=outs,
+                metrics=metrics,
+                items=tuple((item.kind, item.item, item.value) for item in verdict.fingerprint.items),
+                seconds=time.time() - outcome.started,
+                peak_bytes=result.usage.peak_bytes,
+                created=time.time(),
+                run=build.run,
+                user=build.user,
+                host=build.host,
+                commit=build.git.get("commit"),
+                branch=build.git.get("branch"),
+            )
+        )
+        broken = broken_expectations(stage, metrics, self._runner.metric_at)
+        if broken:
+            raise StageError("; ".join(broken), "its outputs are in the cache, not in the workspace")
+        if stage.sandbox:
+            self._place(outs, metrics)
+        else:
+            self._lock(outs, metrics)
+        outcome.status = "ran"
+
+    def _collect(self, root: str) -> tuple[LockedOut, ...]:
+        stage, store = self._stage, self._build.store
+        outs = []
+        for name, output in stage.outputs.items():
+            made = os.path.join(root, output.path)
+            if not os.path.lexists(made):
+                raise StageError(
+                    f"the command ended well but did not make output `{name}` (`{output.path}`)",
+                    f"write it to {{outputs.{name}}}, or take it out of stage.{stage.base}.outputs",
+                )
+            if os.path.islink(made):
+                raise StageError(f"output `{name}` (`{output.path}`) is a symbolic link", "write a file or a folder there")
+            digest = store.add_tree(made, move=stage.sandbox)
+            outs.append(LockedOut(name=name, path=output.path, digest=digest, cache=output.cache))
+        store.sync()
+        return tuple(outs)
+
+    def _metrics(self, outs: tuple[LockedOut, ...]) -> dict[str, float]:
+        by_name = {out.name: out for out in outs}
+        metrics: dict[str, float] = {}
+        for name in self._stage.metrics:
+            out = by_name[name]
+            if out.digest.is_folder:
+                raise StageError(f"metrics output `{name}` (`{out.path}`) is a folder", "name a file")
+            numbers = read_metrics(self._build.store.read(out.digest), out.path)
+            metrics |= {f"{name}:{key}": value for key, value in numbers.items()}
+        return metrics
+
+    def _workspace_outputs_aside(self, scratch: str) -> _Aside:
+        return _Aside(self._runner, self._stage, f"{scratch}-aside", active=not self._stage.sandbox)
+
+    def _keep_failed(self, scratch: str) -> None:
+        """Leave the sandbox of a failed stage where a person can look at it, until the next try."""
+        kept = os.path.join(self._build.pipe_dir, "tmp", "failed", self._stage.name.replace("/", "%2F"))
+        try:
+            if os.path.lexists(kept):
+                remove(kept)
+            os.makedirs(os.path.dirname(kept), exist_ok=True)
+            os.rename(scratch, kept)
+        except OSError:
+            remove(scratch)
+
+
+class _Aside:
+    """Without a sandbox: old outputs are put aside first, and put back unless the stage succeeded."""
+
+    def __init__(self, runner: JobRunner, stage: Stage, folder: str, *, active: bool) -> None:
+        self._runner = runner
+        self._stage = stage
+        self._folder = folder
+        self._active = active
+        self._done = False
+        self._moved: list[tuple[str, str]] = []
+
+    def commit(self) -> None:
+        self._done = True
+
+    def __enter__(self) -> _Aside:
+        if not self._active:
+            return self
+        entry = self._runner.locked(self._stage.name)
+        known = {out.path: [out.digest.text] for out in entry.outs} if entry else {}
+        os.makedirs(self._folder, exist_ok=True)
+        for index, output in enumerate(self._stage.outputs.values()):
+            there = os.path.join(self._runner.build.root, output.path)
+            os.makedirs(os.path.dirname(there), exist_ok=True)
+            if os.path.lexists(there):
+                self._runner.placer.put_away(self._stage.name, output.path, known.get(output.path, ()))
+                shutil.move(there, os.path.join(self._folder, str(index)))
+                self._moved.append((os.path.join(self._folder, str(index)), there))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._active:
+            return
+        if not self._done:
+            for output in self._stage.outputs.values():
+                remove(os.path.join(self._runner.build.root, output.path))
+            for aside, there in self._moved:
+                shutil.move(aside, there)
+        remove(self._folder)
+
+
+def _failure(result: JobResult, stage: Stage) -> str:
+    if result.problem:
+        return result.problem
+    if result.timed_out:
+        return f"timed out after {stage.timeout_s:g} s"
+    if result.out_of_memory:
+        return "was killed for using too much memory"
+    if result.signal is not None:
+        return f"was killed by signal {result.signal}"
+    return f"exited with {result.exit_code}"
+
+
+def lock_entry(stage: Stage, key: str, seen: object, outs: tuple[LockedOut, ...], metrics: object) -> StageLock:
+    """Return the lockfile's entry of a stage that has these outputs now."""
+    from pipesmith.fingerprint.items import run_item
+    from pipesmith.verdict.verdict import Seen
+
+    assert isinstance(seen, Seen) and isinstance(metrics, dict | object)
+    return StageLock(
+        fingerprint=key,
+        run=run_item(stage),
+        kind=stage.kind.value,
+        cwd=stage.cwd,
+        source=seen.source,
+        deps=seen.deps,
+        params=seen.params,
+        env=dict(stage.env),
+        environment=seen.environment,
+        hash_paths=seen.hash_paths,
+        outs=tuple(replace(out, cache=stage.outputs[out.name].cache) for out in outs),
+        metrics=dict(metrics),  # type: ignore[call-overload]
+    )
+
+
+__all__ += ["lock_entry"]
+_ = EnvironmentFailure

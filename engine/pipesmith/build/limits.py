@@ -1,0 +1,95 @@
+"""What may run at the same time: slots of -j, CPUs, memory, GPUs, mutex words. Nothing here blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipesmith.executors.base import Capacity
+from pipesmith.executors.gpus import GpuHold, GpuPool
+from pipesmith.pipeline.model import Stage
+from pipesmith.store.locks import Hold, LockTable
+
+__all__ = ["Grant", "Limits"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Grant:
+    """What a stage was given for its time. locks, gpus: freed by `Limits.release`."""
+
+    stage: Stage
+    locks: tuple[Hold, ...] = ()
+    gpus: GpuHold | None = None
+
+    @property
+    def gpu_ids(self) -> tuple[str, ...]:
+        return self.gpus.ids if self.gpus is not None else ()
+
+
+class Limits:
+    """Counts what runs. Used from the scheduler's thread only."""
+
+    def __init__(
+        self,
+        jobs: int,
+        capacities: Mapping[str, Capacity],
+        max_jobs: Mapping[str, int | None],
+        locks: LockTable,
+        gpus: GpuPool | None,
+    ) -> None:
+        self._jobs = jobs
+        self._capacities = capacities
+        self._max_jobs = max_jobs
+        self._locks = locks
+        self._gpu_pool = gpus
+        self._running: list[Grant] = []
+
+    def free_slot(self) -> bool:
+        return len(self._running) < self._jobs
+
+    def acquire(self, stage: Stage, action_key: str | None) -> Grant | str:
+        """Return a grant, or for people what the stage waits for (`` when just for a slot, CPUs or memory)."""
+        if not self.free_slot():
+            return ""
+        beside = [grant.stage for grant in self._running if grant.stage.compute == stage.compute]
+        most = self._max_jobs.get(stage.compute)
+        if most is not None and len(beside) >= most:
+            return ""
+        capacity = self._capacities.get(stage.compute)
+        if capacity is not None and beside:
+            cpus = sum(other.resources.cpus or 0 for other in beside) + (stage.resources.cpus or 0)
+            memory = sum(other.resources.memory_bytes or 0 for other in beside) + (stage.resources.memory_bytes or 0)
+            if cpus > capacity.cpus or (capacity.memory_bytes is not None and memory > capacity.memory_bytes):
+                return ""
+        held: list[Hold] = []
+        wanted = [f"mutex {word}" for word in sorted(stage.mutex)]
+        if action_key is not None:
+            wanted.append(f"action {action_key}")
+        for name in wanted:
+            hold = self._locks.try_acquire(name)
+            if hold is None:
+                self._free(held)
+                holder = self._locks.holder(name)
+                what = name if name.startswith("mutex") else "the same stage in another build"
+                return f"{what}, held by {holder}" if holder else what
+            held.append(hold)
+        gpus: GpuHold | None = None
+        if stage.resources.gpus and self._gpu_pool is not None:
+            gpus = self._gpu_pool.acquire(stage.resources.gpus, stage.resources.gpu_memory_bytes)
+            if gpus is None:
+                self._free(held)
+                return f"{stage.resources.gpus} GPU{'s' if stage.resources.gpus > 1 else ''}"
+        grant = Grant(stage=stage, locks=tuple(held), gpus=gpus)
+        self._running.append(grant)
+        return grant
+
+    def release(self, grant: Grant) -> None:
+        self._running.remove(grant)
+        self._free(list(grant.locks))
+        if grant.gpus is not None:
+            grant.gpus.release()
+
+    @staticmethod
+    def _free(holds: list[Hold]) -> None:
+        for hold in holds:
+            hold.release()

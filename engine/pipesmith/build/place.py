@@ -1,0 +1,159 @@
+"""Outputs into the workspace, without ever destroying what only exists there."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+
+from pipesmith.digest import Digest
+from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.lockfile.model import LockedOut
+from pipesmith.store.kept import keep
+from pipesmith.store.object_store import ObjectStore
+
+__all__ = ["PREFIX", "Placer", "check_inside", "remove"]
+
+PREFIX = ".pipe-tmp-"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def check_inside(root: str, path: str) -> None:
+    """Raise UserError where a folder on the way to `path` is a link that leads out of the workspace."""
+    parent = os.path.dirname(os.path.join(root, path))
+    real = os.path.realpath(parent)
+    top = os.path.realpath(root)
+    if real != top and not real.startswith(top + os.sep):
+        raise UserError(
+            f"`{path}` leads out of the workspace, to `{real}`", "make the folder a real one, or name another path"
+        )
+
+
+def remove(path: str) -> None:
+    """Remove a file, link or folder, read-only ones included; nothing there is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            _make_writable(path)
+            shutil.rmtree(path)
+        else:
+            raise
+
+
+def _make_writable(folder: str) -> None:
+    for where, _folders, _files in os.walk(folder):
+        try:
+            os.chmod(where, 0o755)
+        except OSError:
+            pass
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Exchange two names in one step. False where the system or file system can't."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return bool(done == 0)
+
+
+class Placer:
+    """Puts outputs into one workspace. Used under the workspace lock.
+
+    digest(path): what lies at a workspace path now. said(path, digest, why): told of what was put away.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        store: ObjectStore,
+        digest: Callable[[str], Digest | None],
+        said: Callable[[str, Digest], None],
+    ) -> None:
+        self._root = root
+        self._store = store
+        self._digest = digest
+        self._said = said
+
+    def put_away(self, stage: str, path: str, known: Iterable[str]) -> None:
+        """Keep what lies at an output's path, unless it is one of the `known` digest texts and in the object store."""
+        there = os.path.join(self._root, path)
+        if not os.path.lexists(there):
+            return
+        if os.path.islink(there):
+            self._said(path, keep(self._store, there, path=path, stage=stage))
+            return
+        now = self._digest(path)
+        if now is not None and now.text in set(known) and self._store.has(now):
+            return
+        digest = keep(self._store, there, path=path, stage=stage)
+        if now is None or now.text not in set(known):
+            self._said(path, digest)
+
+    def place(self, stage: str, outs: Iterable[LockedOut], locked: Iterable[LockedOut], *, skip: frozenset[str] = frozenset()) -> None:
+        """Bring each output to what it must be. locked: what the lockfile had; skip: names of outputs to leave alone.
+
+        Raises StageError (object missing or damaged) before anything was changed at that path, EnvironmentFailure on a full disk.
+        """
+        known: dict[str, list[str]] = {}
+        for out in locked:
+            known.setdefault(out.path, []).append(out.digest.text)
+        for out in outs:
+            if out.name in skip:
+                continue
+            check_inside(self._root, out.path)
+            target = os.path.join(self._root, out.path)
+            now = self._digest(out.path) if os.path.lexists(target) and not os.path.islink(target) else None
+            if now is not None and now.text == out.digest.text:
+                continue
+            parent = os.path.dirname(target)
+            self._folder_in_the_way(stage, parent)
+            os.makedirs(parent, exist_ok=True)
+            ready = os.path.join(parent, f"{PREFIX}{secrets.token_hex(6)}")
+            try:
+                self._store.place(out.digest, ready, link=out.cache)
+                self.put_away(stage, out.path, known.get(out.path, ()))
+                if not os.path.lexists(target):
+                    os.rename(ready, target)
+                elif _exchange(ready, target):
+                    remove(ready)
+                else:
+                    aside = f"{ready}-old"
+                    os.rename(target, aside)
+                    os.rename(ready, target)
+                    remove(aside)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise EnvironmentFailure(
+                        f"no space left on the disk of `{self._root}`", "free some space, then build again"
+                    ) from None
+                raise EnvironmentFailure(f"`{out.path}` can't be written: {error.strerror}") from None
+            finally:
+                if os.path.lexists(ready):
+                    remove(ready)
+
+    def _folder_in_the_way(self, stage: str, parent: str) -> None:
+        """Put away a file that lies where an output's folder must be."""
+        relative = os.path.relpath(parent, self._root)
+        walked = self._root
+        for part in relative.split(os.sep):
+            walked = os.path.join(walked, part)
+            if os.path.lexists(walked) and not os.path.isdir(walked):
+                path = os.path.relpath(walked, self._root)
+                self.put_away(stage, path, ())
+                os.unlink(walked)
+                return
+
+    def take_out(self, stage: str, path: str, known: Iterable[str]) -> None:
+        """Remove an output from the workspace; what only exists there is kept first."""
+        target = os.path.join(self._root, path)
+        if os.path.lexists(target):
+            self.put_away(stage, path, known)
+            remove(target)

@@ -1,0 +1,79 @@
+"""What a stage is given: its source, inputs and output folders, as a Layout that any executor can make real."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from pipesmith.build.context import BuildContext
+from pipesmith.executors.base import Layout, Mount, OutputSpec
+from pipesmith.pipeline.model import OriginKind, Stage
+
+__all__ = ["layout_of"]
+
+
+def layout_of(build: BuildContext, stage: Stage) -> Layout:
+    """Return the layout of a stage's sandbox. Source files are private copies, inputs read-only."""
+    mounts: list[Mount] = []
+    folders: set[str] = set()
+    for source in stage.source:
+        if source != "." and os.path.isdir(os.path.join(build.root, source)):
+            folders.add(source)
+        for path, _mode in build.tree.source_files(source):
+            mounts.append(Mount(origin=os.path.join(build.root, path), path=path, copy=True))
+    if stage.notebook:
+        mounts.append(Mount(origin=os.path.join(build.root, stage.notebook), path=stage.notebook, copy=True))
+    for given in stage.inputs.values():
+        origin = given.origin
+        if origin.kind is OriginKind.CELLS:
+            folders.add(given.path)
+            for cell, maker in origin.cells.items():
+                made = build.pipeline.stages[maker].outputs[origin.output]
+                mounts.append(Mount(origin=os.path.join(build.root, made.path), path=f"{given.path}/{cell}"))
+        elif origin.kind is OriginKind.DATASET:
+            for there, name in build.dataset_files(origin.dataset):
+                mounts.append(Mount(origin=there, path=f"{given.path}/{name}" if name else given.path))
+        else:
+            place = given.path
+            if origin.kind is OriginKind.STAGE:
+                made_path = build.pipeline.stages[origin.stage].outputs[origin.output].path
+                place = f"{made_path}/{given.within}" if given.within else made_path
+            mounts.append(Mount(origin=os.path.join(build.root, place), path=given.path))
+    if stage.cwd != ".":
+        folders.add(stage.cwd)
+    return Layout(
+        workspace=build.root,
+        mounts=tuple(mounts),
+        folders=tuple(sorted(folders)),
+        outputs=tuple(OutputSpec(name=name, path=output.path) for name, output in stage.outputs.items()),
+        visible=_visible(build, stage),
+        hidden=_hidden(build),
+    )
+
+
+def _visible(build: BuildContext, stage: Stage) -> tuple[str, ...]:
+    """Return folders in the workspace that stay readable: the interpreter's prefix, the environment's, those of PATH."""
+    given = build.environment(stage)
+    wanted = [sys.prefix, sys.base_prefix, *given.path, *os.environ.get("PATH", "").split(os.pathsep)]
+    if given.prefix:
+        wanted.append(given.prefix)
+    return tuple(sorted({_whole(path) for path in _inside(build.root, wanted)}))
+
+
+def _inside(root: str, paths: Iterable[str]) -> Iterable[str]:
+    for path in paths:
+        if path and os.path.isabs(path) and path.startswith(root + os.sep) and os.path.isdir(path):
+            yield os.path.normpath(path)
+
+
+def _whole(path: str) -> str:
+    """Return the virtual environment that a `bin` folder belongs to, else the folder itself."""
+    parent = os.path.dirname(path)
+    return parent if os.path.exists(os.path.join(parent, "pyvenv.cfg")) else path
+
+
+def _hidden(build: BuildContext) -> tuple[str, ...]:
+    """Return the repository's git folders, where they lie outside the workspace: a stage sees no `.git`."""
+    folders = {os.path.realpath(build.repo.git_dir), os.path.realpath(build.repo.common_dir)}
+    return tuple(sorted(f for f in folders if not f.startswith(os.path.realpath(build.root) + os.sep)))

@@ -1,0 +1,302 @@
+"""The scheduler: decides when. Topological, parallel within limits, early cutoff by judging each stage when those before it ended."""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from pipesmith.build.context import BuildContext, Outcome
+from pipesmith.build.job import JobRunner, StageJob
+from pipesmith.build.limits import Grant, Limits
+from pipesmith.events import StageFinished, StageStarted, StageWaiting
+from pipesmith.fingerprint.items import input_parts
+from pipesmith.pipeline.model import Stage
+from pipesmith.verdict.judgement import Judgement
+from pipesmith.verdict.reasons import Reason
+from pipesmith.verdict.verdict import State, Verdict
+
+__all__ = ["Scheduler"]
+
+_RETRY_S = 0.05  # how often a stage that waits for another process asks again
+
+
+class Scheduler:
+    """Brings stages up to date. `run` blocks until all have ended; outcomes come in the order they ended.
+
+    order: the wanted stages, topological. before: stage to the wanted stages that must end before it.
+    first: told once, before the first stage runs or is restored (the run is recorded then).
+    seconds: how long a stage took last time, for choosing the longest path first.
+    """
+
+    def __init__(
+        self,
+        build: BuildContext,
+        judgement: Judgement,
+        runner: JobRunner,
+        limits: Limits,
+        *,
+        order: tuple[str, ...],
+        before: Mapping[str, Collection[str]],
+        verdicts: Mapping[str, Verdict],
+        first: Callable[[], None],
+        seconds: Mapping[str, float],
+    ) -> None:
+        self._build = build
+        self._judgement = judgement
+        self._runner = runner
+        self._limits = limits
+        self._order = order
+        self._before = before
+        self._first = first
+        self._seconds = seconds
+        self._verdicts = dict(verdicts)
+        self._after: dict[str, list[str]] = {name: [] for name in order}
+        for name in order:
+            for earlier in before[name]:
+                self._after[earlier].append(name)
+        self._priority = self._critical_path()
+        self._left = {name: len(before[name]) for name in order}
+        self._ready: list[tuple[float, int, str]] = []
+        self._index = {name: index for index, name in enumerate(order)}
+        self._waiting_for: dict[str, str] = {}
+        self._running: dict[str, tuple[StageJob, Grant]] = {}
+        self._done: queue.SimpleQueue[tuple[str, Outcome] | None] = queue.SimpleQueue()
+        self._needed: set[str] = set()  # stages whose absent outputs are wanted after all
+        self._postponed: dict[str, list[str]] = {}  # maker: stages that wait for it to be made again
+        self._failed = False
+        self._cancelled = False
+        self._begun = False
+        self.outcomes: dict[str, Outcome] = {}
+
+    def _critical_path(self) -> dict[str, float]:
+        longest: dict[str, float] = {}
+        for name in reversed(self._order):
+            below = max((longest[later] for later in self._after[name]), default=0.0)
+            longest[name] = below + self._seconds.get(name, 0.0) + 1e-6
+        return longest
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Start nothing more and end what runs. Safe from signal handlers and other threads."""
+        self._cancelled = True
+        self._done.put(None)
+
+    def run(self) -> None:
+        """Bring all stages up to date; `outcomes` holds how each ended."""
+        restore = self._handle_signals()
+        try:
+            for name in self._order:
+                if self._left[name] == 0:
+                    self._push(name)
+            while len(self.outcomes) < len(self._order):
+                self._start_what_can()
+                if len(self.outcomes) == len(self._order):
+                    break
+                if not self._running and not self._ready:
+                    self._skip_rest()
+                    break
+                self._await_one()
+        finally:
+            restore()
+
+    def _handle_signals(self) -> Callable[[], None]:
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+        def stop(_number: int, _frame: object) -> None:
+            self.cancel()
+
+        for number in before:
+            signal.signal(number, stop)
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return restore
+
+    def _push(self, name: str) -> None:
+        heapq.heappush(self._ready, (-self._priority[name], self._index[name], name))
+
+    def _start_what_can(self) -> None:
+        """Judge all that is ready; start what the limits allow."""
+        postponed: list[tuple[float, int, str]] = []
+        while self._ready:
+            entry = heapq.heappop(self._ready)
+            name = entry[2]
+            if name in self.outcomes:
+                continue
+            if self._cancelled or (self._failed and not self._build.choices.keep_going):
+                self._end(name, Outcome(stage=name, status="cancelled" if self._cancelled else "skipped"))
+                continue
+            if any(self.outcomes[earlier].status in ("failed", "skipped", "cancelled") for earlier in self._before[name]):
+                self._end(name, Outcome(stage=name, status="skipped", why=self._failed_before(name)))
+                continue
+            if not self._advance(name):
+                postponed.append(entry)
+        for entry in postponed:
+            heapq.heappush(self._ready, entry)
+
+    def _failed_before(self, name: str) -> tuple[Reason, ...]:
+        return tuple(
+            Reason("upstream", earlier)
+            for earlier in self._before[name]
+            if self.outcomes[earlier].status in ("failed", "skipped", "cancelled")
+        )
+
+    def _advance(self, name: str) -> bool:
+        """Take a ready stage as far as it can go now. False: try again later."""
+        stage = self._build.pipeline.stages[name]
+        verdict = self._verdict(stage)
+        if verdict.state is State.FRESH:
+            self._end(name, self._fresh(verdict))
+            return True
+        if verdict.problems:
+            _key, text, help = verdict.problems[0]
+            self._end(
+                name,
+                Outcome(stage=name, status="failed", why=verdict.reasons, error=text, help=help, notes=verdict.notes),
+            )
+            return True
+        if verdict.state is State.STALE and self._make_absent_inputs(stage):
+            return True
+        if not self._limits.free_slot():
+            return False
+        must_run = verdict.state is State.STALE
+        key = verdict.fingerprint.key if must_run and verdict.fingerprint else None
+        grant = self._limits.acquire(stage, key)
+        if isinstance(grant, str):
+            if grant and self._waiting_for.get(name) != grant:
+                self._waiting_for[name] = grant
+                self._build.emit(StageWaiting(time=time.time(), stage=name, for_=grant))
+            return False
+        if self._waiting_for.pop(name, None) is not None or must_run:
+            # Somebody else may have made it meanwhile; judged again under the locks, an action is never run twice.
+            again = self._judge(stage)
+            if again.state is not verdict.state or again.fingerprint != verdict.fingerprint:
+                self._limits.release(grant)
+                self._verdicts[name] = again
+                return self._advance(name)
+            verdict = again
+        self._begin(stage, verdict, grant)
+        return True
+
+    def _verdict(self, stage: Stage) -> Verdict:
+        known = self._verdicts.get(stage.name)
+        if known is not None and known.state is not State.PENDING:
+            return known
+        verdict = self._judge(stage)
+        self._verdicts[stage.name] = verdict
+        return verdict
+
+    def _judge(self, stage: Stage) -> Verdict:
+        forced = stage.name in self._build.choices.force
+        return self._judgement.judge(stage, forced=forced, needed=stage.name in self._needed)
+
+    def _make_absent_inputs(self, stage: Stage) -> bool:
+        """See to it that outputs that may be absent are there for a stage that runs. True: the stage must wait for that."""
+        waits = False
+        for part in input_parts(stage):
+            maker = part.stage
+            if not maker or maker in self._needed:
+                continue
+            outcome = self.outcomes.get(maker)
+            absent = self._verdicts[maker].absent if maker in self._verdicts else ()
+            if outcome is None or outcome.status != "fresh" or part.output not in absent:
+                continue
+            self._needed.add(maker)
+            self._verdicts.pop(maker, None)
+            del self.outcomes[maker]
+            for other in self._after[maker]:
+                if other not in self.outcomes:
+                    self._left[other] += 1
+            self._push(maker)
+            waits = True
+        if waits:
+            return True
+        return any(earlier not in self.outcomes for earlier in self._before[stage.name])
+
+    def _begin(self, stage: Stage, verdict: Verdict, grant: Grant) -> None:
+        if not self._begun:
+            self._begun = True
+            self._first()
+        restore = verdict.state is State.RESTORABLE
+        job = StageJob(self._runner, stage, verdict, grant.gpu_ids)
+        self._running[stage.name] = (job, grant)
+        if not restore:
+            self._judgement.unsettle(stage.name)
+            self._build.emit(
+                StageStarted(
+                    time=time.time(),
+                    stage=stage.name,
+                    why=verdict.reasons,
+                    last_seconds=self._seconds.get(stage.name),
+                )
+            )
+
+        def work() -> None:
+            self._done.put((stage.name, job.execute(restore=restore)))
+
+        threading.Thread(target=work, name=f"stage {stage.name}", daemon=True).start()
+
+    def _await_one(self) -> None:
+        """Wait for a stage to end, or for the moment to ask again for what another process holds."""
+        timeout = _RETRY_S if self._waiting_for else None
+        if not self._running and not self._waiting_for:
+            timeout = _RETRY_S
+        try:
+            ended = self._done.get(timeout=timeout)
+        except queue.Empty:
+            self._runner.lock_writer.tick()
+            return
+        if ended is None:
+            for job, _grant in self._running.values():
+                job.cancel()
+            return
+        name, outcome = ended
+        _job, grant = self._running.pop(name)
+        self._limits.release(grant)
+        self._end(name, outcome)
+        self._runner.lock_writer.tick()
+
+    def _end(self, name: str, outcome: Outcome) -> None:
+        if outcome.status in ("ran", "restored", "fresh"):
+            self._judgement.settle(name, outcome.outs, outcome.metrics)
+        elif outcome.status == "failed":
+            self._failed = True
+        self.outcomes.pop(name, None)
+        self.outcomes[name] = outcome
+        self._build.emit(StageFinished(time=time.time(), stage=name, result=outcome))
+        for later in self._after[name]:
+            self._left[later] -= 1
+            if self._left[later] == 0 and later not in self.outcomes:
+                self._push(later)
+
+    def _fresh(self, verdict: Verdict) -> Outcome:
+        assert verdict.result is not None
+        outcome = Outcome(
+            stage=verdict.stage,
+            status="failed" if verdict.broken else "fresh",
+            fingerprint=verdict.fingerprint.key if verdict.fingerprint else None,
+            outs=verdict.result.outs,
+            metrics=verdict.result.metrics,
+            notes=verdict.notes,
+        )
+        if verdict.broken:
+            outcome.error = "; ".join(verdict.broken)
+            outcome.help = "change the stage, or its `expect`"
+        return outcome
+
+    def _skip_rest(self) -> None:
+        for name in self._order:
+            if name not in self.outcomes:
+                status = "cancelled" if self._cancelled else "skipped"
+                self._end(name, Outcome(stage=name, status=status))

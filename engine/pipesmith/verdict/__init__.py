@@ -1,0 +1,1 @@
+"""Deciding: whether a stage must run, and why. Runs nothing."""

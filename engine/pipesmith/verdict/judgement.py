@@ -1,0 +1,163 @@
+"""Judging a whole pipeline: for each stage what its inputs are, hence its fingerprint, hence its verdict.
+
+One code for the work tree and for a commit: it takes a Tree and cannot tell which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from pipesmith.digest import Digest
+from pipesmith.errors import UserError
+from pipesmith.fingerprint.fingerprint import fingerprint_of
+from pipesmith.fingerprint.items import InputPart, input_parts, stage_items
+from pipesmith.fingerprint.tree import Found, Tree
+from pipesmith.lockfile.model import LockedDep, Lockfile, LockedOut
+from pipesmith.pipeline.model import Pipeline, Stage
+from pipesmith.pipeline.params import lookup
+from pipesmith.verdict.expectations import broken_expectations
+from pipesmith.verdict.reasons import Reason
+from pipesmith.verdict.rebuilder import Question, judge
+from pipesmith.verdict.verdict import Result, Seen, State, Verdict
+
+__all__ = ["Judgement", "Outside"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What a judgement asks of rooms that it does not know.
+
+    environment(stage): (text that stands for what it resolved to or None without one, a reason where it is not known).
+    dataset(name): the pinned digest, or None where there is no pin that holds.
+    within(digest, path, workspace path): digest of a path inside a folder's content, None where it has no such path.
+    notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key).
+    """
+
+    environment: Callable[[Stage], tuple[str | None, Reason | None]]
+    dataset: Callable[[str], Digest | None]
+    within: Callable[[Digest, str, str], Digest | None]
+    notebook: Callable[[bytes], str]
+    metric_at: Callable[[str, str, str], float | None]
+
+
+class Judgement:
+    """Judges stages one by one. The results of the stages before them are told by `settle`, or known from their own verdicts."""
+
+    def __init__(
+        self, pipeline: Pipeline, tree: Tree, lockfile: Lockfile, question: Question, outside: Outside
+    ) -> None:
+        self.pipeline = pipeline
+        self.tree = tree
+        self.lockfile = lockfile
+        self.question = question
+        self.outside = outside
+        self._results: dict[str, Result] = {}
+
+    def settle(self, stage: str, outs: tuple[LockedOut, ...], metrics: Mapping[str, float]) -> None:
+        """Say what a stage has now: judged stages after it use it."""
+        self._results[stage] = Result(outs=outs, metrics=metrics)
+
+    def unsettle(self, stage: str) -> None:
+        """Say that a stage is to be made anew: stages after it can't be known until it is."""
+        self._results.pop(stage, None)
+
+    def result(self, stage: str) -> Result | None:
+        return self._results.get(stage)
+
+    def judge(self, stage: Stage, *, forced: bool = False, needed: bool = False) -> Verdict:
+        """Return a stage's verdict. Fresh and restorable ones settle it for the stages after it.
+
+        needed: an output that may be absent is wanted after all."""
+        parts = input_parts(stage)
+        waiting = dict.fromkeys(part.stage for part in parts if part.stage and part.stage not in self._results)
+        if waiting and not stage.frozen:
+            reasons = tuple(Reason("upstream", name) for name in waiting)
+            if forced:
+                reasons = (Reason("forced"), *reasons)
+            return Verdict(stage=stage.name, state=State.PENDING, reasons=reasons)
+        problems: list[tuple[str, str, str | None]] = []
+        inputs = [(part, self._input(stage, part, problems)) for part in parts if part.stage not in waiting]
+        sources = {path: self._source(stage, path, problems) for path in stage.source}
+        if stage.notebook is not None:
+            sources[stage.notebook] = self._notebook(stage, stage.notebook, problems)
+        hash_paths = {path: self.tree.hash_path_id(path) for path in stage.hash_paths}
+        environment, unresolved = self.outside.environment(stage)
+        items = stage_items(
+            stage,
+            params=self.pipeline.params,
+            sources=sources,
+            inputs=[(part, found.digest) for part, found in inputs],
+            hash_paths=hash_paths,
+            environment=environment,
+        )
+        seen = Seen(
+            source={path: identity for path, identity in sources.items() if identity is not None},
+            deps=tuple(
+                LockedDep(name=part.item, path=part.path, digest=found.digest, git=found.git)
+                for part, found in inputs
+                if found.digest is not None
+            ),
+            params={key: lookup(self.pipeline.params, key) for key in stage.params},
+            hash_paths={path: identity for path, identity in hash_paths.items() if identity is not None},
+            environment=environment,
+        )
+        entry = self.lockfile.stages.get(stage.name)
+        verdict = judge(stage, fingerprint_of(items), seen, entry, self.question, forced=forced, needed=needed)
+        if (unresolved is not None or problems) and not stage.frozen:
+            reasons = verdict.reasons
+            if unresolved is not None:
+                reasons = (*(r for r in reasons if r.kind != "environment" and r.item != "fingerprint"), unresolved)
+            verdict = replace(
+                verdict, state=State.STALE, result=None, reasons=reasons, problems=(*verdict.problems, *problems)
+            )
+        if verdict.result is not None and stage.expect:
+            broken = broken_expectations(stage, verdict.result.metrics, self.outside.metric_at)
+            if broken:
+                verdict = replace(verdict, broken=broken)
+        if verdict.result is not None and verdict.state in (State.FRESH, State.RESTORABLE):
+            self._results[stage.name] = verdict.result
+        return verdict
+
+    def _input(self, stage: Stage, part: InputPart, problems: list[tuple[str, str, str | None]]) -> Found:
+        key = f"stage.{stage.base}.inputs.{part.item.partition('/')[0]}"
+        if part.stage:
+            outs = self._results[part.stage].outs
+            made = next((out for out in outs if out.name == part.output), None)
+            digest = made.digest if made is not None else None
+            if digest is not None and part.within:
+                digest = self.outside.within(digest, part.within, part.path)
+            if digest is None:
+                problems.append((key, f"`{part.path}` is not among what stage `{part.stage}` made", None))
+            return Found(digest=digest)
+        if part.dataset:
+            return Found(digest=self.outside.dataset(part.dataset))
+        found = self.tree.input(part.path)
+        if found.problem is not None:
+            problems.append((key, found.problem, None))
+        elif found.digest is None:
+            problems.append((key, f"`{part.path}` does not exist and no stage makes it", None))
+        return found
+
+    def _source(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:
+        key = f"stage.{stage.base}.source"
+        try:
+            identity = self.tree.source_id(path)
+        except UserError as error:
+            problems.append((key, error.text, error.help))
+            return None
+        if identity is None:
+            problems.append((key, f"`{path}` does not exist, or git ignores all of it", None))
+        return identity
+
+    def _notebook(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:
+        key = f"stage.{stage.base}.notebook"
+        text = self.tree.read(path)
+        if text is None:
+            problems.append((key, f"`{path}` does not exist", None))
+            return None
+        try:
+            return self.outside.notebook(text)
+        except UserError as error:
+            problems.append((key, error.text, error.help))
+            return None

@@ -1,0 +1,157 @@
+"""Pins of environments and datasets: what pipe.lock says they resolved to, and resolving anew where that no longer holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pipesmith.build.context import StageEnvironment
+from pipesmith.digest import Digest
+from pipesmith.lockfile.model import DatasetPin, EnvironmentPin
+from pipesmith.pipeline.model import Environment, Stage
+from pipesmith.verdict.reasons import Reason
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.session import Session
+
+__all__ = ["Pins"]
+
+
+class Pins:
+    """The pins of one session. What `resolve_*` found anew is in `new_environments` and `new_datasets`, to be locked."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.new_environments: dict[str, EnvironmentPin] = {}
+        self.new_datasets: dict[str, DatasetPin] = {}
+        self._texts: dict[str, tuple[str | None, Reason | None]] = {}
+        self._digests: dict[str, Digest | None] = {}
+        self._materialised: dict[str, StageEnvironment] = {}
+
+    # -- environments -------------------------------------------------------------------------------------------------
+
+    def environment_pin(self, environment: Environment) -> EnvironmentPin | None:
+        """Return the pin that holds for an environment as it is written now, None where there is none."""
+        if environment.name in self.new_environments:
+            return self.new_environments[environment.name]
+        from pipesmith.environments.definition import definition_digest
+
+        pin = self._session.lockfile.environments.get(environment.name)
+        if pin is None or pin.definition != definition_digest(environment, self._session.read_file):
+            return None
+        return pin
+
+    def environment_text(self, stage: Stage) -> tuple[str | None, Reason | None]:
+        """Return what stands for a stage's environment in its fingerprint, and a reason where that is not known yet."""
+        if stage.environment is None:
+            return None, None
+        if stage.environment not in self._texts:
+            self._texts[stage.environment] = self._text(self._session.pipeline.environments[stage.environment])
+        return self._texts[stage.environment]
+
+    def _text(self, environment: Environment) -> tuple[str | None, Reason | None]:
+        if environment.python == "system":
+            from pipesmith.environments.system import system_digest
+
+            return system_digest(), None
+        from pipesmith.environments.resolve import pin_digest
+
+        pin = self.environment_pin(environment)
+        if pin is not None:
+            return pin_digest(pin), None
+        old = self._session.lockfile.environments.get(environment.name)
+        return None, Reason("environment", environment.name, pin_digest(old) if old else None, None)
+
+    def resolve_environments(self, names: Sequence[str], notice: Callable[[str], None], *, upgrade: bool = False) -> None:
+        """Resolve the environments whose pin does not hold. Raises EnvironmentFailure."""
+        for name in names:
+            environment = self._session.pipeline.environments[name]
+            if environment.python == "system" or (not upgrade and self.environment_pin(environment) is not None):
+                continue
+            from pipesmith.environments.resolve import resolve
+
+            notice(f"resolving environment `{name}`")
+            previous = self._session.lockfile.environments.get(name)
+            self.new_environments[name] = resolve(environment, self._session.read_file, previous, upgrade=upgrade)
+            self._texts.pop(name, None)
+
+    def materialise(self, stage: Stage, notice: Callable[[str], None]) -> StageEnvironment:
+        """Return what a stage's interpreter is made of here, built first if it is not there. Raises EnvironmentFailure."""
+        name = stage.environment
+        if name is None:
+            return StageEnvironment()
+        if name not in self._materialised:
+            environment = self._session.pipeline.environments[name]
+            if environment.python == "system":
+                from pipesmith.environments.system import system_environment
+
+                made = system_environment()
+            else:
+                from pipesmith.environments.materialise import ensure
+
+                pin = self.environment_pin(environment)
+                assert pin is not None
+                made = ensure(pin, notice)
+            self._materialised[name] = StageEnvironment(path=(made.bin,), prefix=made.prefix)
+        return self._materialised[name]
+
+    # -- datasets -----------------------------------------------------------------------------------------------------
+
+    def dataset_pin(self, name: str) -> DatasetPin | None:
+        """Return the pin that holds for a dataset as it is written now, None where there is none."""
+        if name in self.new_datasets:
+            return self.new_datasets[name]
+        pin = self._session.lockfile.datasets.get(name)
+        if pin is None or pin.definition != self._session.pipeline.datasets[name].definition:
+            return None
+        return pin
+
+    def dataset_digest(self, name: str) -> Digest | None:
+        pin = self.dataset_pin(name)
+        return pin.digest if pin else None
+
+    def pin_datasets(self, names: Sequence[str], *, update: bool = False) -> None:
+        """Pin the datasets that have no pin that holds. Raises UserError where a glob finds nothing."""
+        from pipesmith.data.datasets import pin
+
+        for name in names:
+            if not update and self.dataset_pin(name) is not None:
+                continue
+            self.new_datasets[name] = pin(
+                self._session.pipeline.datasets[name],
+                self._session.pipeline.datastores,
+                self._session.workspace.root,
+                self._session.stat_cache.digest,
+                self._session.lockfile.datasets.get(name),
+                update=update,
+            )
+
+    def dataset_files(self, name: str) -> Sequence[tuple[str, str]]:
+        """Return (absolute origin, relative name) of a dataset's files, each verified against its pin. Raises StageError."""
+        from pipesmith.data.datasets import locate
+
+        pin = self.dataset_pin(name)
+        assert pin is not None
+        return locate(
+            self._session.pipeline.datasets[name],
+            pin,
+            self._session.pipeline.datastores,
+            self._session.workspace.root,
+            self._session.stat_cache.digest,
+        )
+
+
+def user_and_host() -> tuple[str, str]:
+    """Return who runs this, and where."""
+    import socket
+
+    name = os.environ.get("USER") or os.environ.get("LOGNAME")
+    if not name:
+        import pwd
+
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            name = str(os.getuid())
+    return name, socket.gethostname()

@@ -1,0 +1,171 @@
+"""One command's view of a workspace: pipeline, lockfile, tree and stores, each read when first asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipesmith.digest import Digest
+from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.fingerprint.stat_cache import StatCache
+from pipesmith.fingerprint.work_tree import WorkTree
+from pipesmith.lockfile.model import Lockfile, LockedOut
+from pipesmith.lockfile.reader import parse
+from pipesmith.pipeline.model import Pipeline
+from pipesmith.pipeline.reader import read_pipeline
+from pipesmith.store.action_cache import ActionCache
+from pipesmith.store.object_store import ObjectStore
+from pipesmith.verdict.judgement import Judgement, Outside
+from pipesmith.verdict.rebuilder import Question
+from pipesmith.workspace.pins import Pins
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.workspace import Workspace
+
+__all__ = ["Session", "select_stages"]
+
+
+class Session:
+    """What one command sees. A second look at the disk is a second session (or `fresh_tree`)."""
+
+    def __init__(self, workspace: Workspace, overrides: Mapping[str, str]) -> None:
+        self.workspace = workspace
+        self.overrides = overrides
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The checked pipeline. Raises ConfigError with all findings."""
+        workspace = self.workspace
+        path = os.path.join(workspace.root, "pipeline.toml")
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except UnicodeDecodeError as error:
+            raise ConfigError([Finding(file="pipeline.toml", text=f"is not UTF-8: {error.reason}")]) from None
+        return read_pipeline(
+            text,
+            files=self.read_file,
+            default_name=os.path.basename(workspace.root),
+            overrides=self.overrides,
+            environ={name: value for name, value in os.environ.items() if name.startswith("PIPE_PARAM_")},
+        )
+
+    def read_file(self, path: str) -> bytes | None:
+        """Return a workspace file's bytes, None where there is none."""
+        try:
+            with open(os.path.join(self.workspace.root, path), "rb") as file:
+                return file.read()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    @cached_property
+    def lock_text(self) -> str | None:
+        data = self.read_file("pipe.lock")
+        if data is None:
+            return None
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise UserError("pipe.lock is not UTF-8", "restore it with `git checkout pipe.lock`, or remove it") from None
+
+    @cached_property
+    def lockfile(self) -> Lockfile:
+        """The lockfile. Raises UserError where it can't be read; it is never overwritten then."""
+        return parse(self.lock_text, cache=self.workspace.state) if self.lock_text is not None else Lockfile()
+
+    @cached_property
+    def stat_cache(self) -> StatCache:
+        return StatCache(self.workspace.state, self.pipeline.cache.hash)
+
+    @cached_property
+    def tree(self) -> WorkTree:
+        return self.fresh_tree()
+
+    def fresh_tree(self) -> WorkTree:
+        """Return a tree that looks at everything anew."""
+        tree = WorkTree(self.workspace.repo, self.workspace.root, self.stat_cache)
+        tree.exclude(output_paths(self.pipeline))
+        return tree
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        pipe = self.workspace.pipe_dir
+        return ObjectStore(
+            os.path.join(pipe, "cache"), os.path.join(pipe, "tmp"), self.workspace.state, self.pipeline.cache
+        )
+
+    @cached_property
+    def actions(self) -> ActionCache:
+        return ActionCache(os.path.join(self.workspace.pipe_dir, "cache", "actions"))
+
+    @cached_property
+    def pins(self) -> Pins:
+        return Pins(self)
+
+    def at_hand(self, outs: Sequence[LockedOut]) -> bool:
+        """Return whether all these outputs are in the object store."""
+        return all(self.store.has(out.digest) for out in outs)
+
+    def within(self, digest: Digest, inner: str, path: str) -> Digest | None:
+        """Return the digest of a path inside a folder output: from its manifest, else from the workspace."""
+        if self.store.has_manifest(digest):
+            return self.store.manifest(digest).subtree(inner, digest.algorithm)
+        return self.tree.output(path)
+
+    def metric_at(self, revision: str, stage: str, key: str) -> float | None:
+        """Return a locked metric at a git revision, None where revision, lock or metric is missing."""
+        from pipesmith.workspace.revisions import lockfile_at
+
+        lockfile = lockfile_at(self.workspace, revision)
+        entry = lockfile.stages.get(stage) if lockfile else None
+        return entry.metrics.get(key) if entry else None
+
+    def judgement(self, *, building: bool = False, lenient: bool = False, restore: bool = True) -> Judgement:
+        """Return what judges the stages of this work tree."""
+        from pipesmith.build.notebook import notebook_source_id
+
+        question = Question(
+            output=self.tree.output,
+            at_hand=self.at_hand,
+            actions=self.actions,
+            building=building,
+            lenient=lenient,
+            restore=restore,
+        )
+        outside = Outside(
+            environment=self.pins.environment_text,
+            dataset=self.pins.dataset_digest,
+            within=self.within,
+            notebook=notebook_source_id,
+            metric_at=self.metric_at,
+        )
+        return Judgement(self.pipeline, self.tree, self.lockfile, question, outside)
+
+
+def output_paths(pipeline: Pipeline) -> frozenset[str]:
+    """Return the paths of all outputs of all stages."""
+    return frozenset(output.path for stage in pipeline.stages.values() for output in stage.outputs.values())
+
+
+def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the stages that `names` mean: stages, tables with a matrix (all cells), or output paths; in the order of the file.
+
+    Raises UserError for a name that is none of these, with the nearest one.
+    """
+    from pipesmith.errors import nearest
+
+    by_path = {out.path: stage.name for stage in pipeline.stages.values() for out in stage.outputs.values()}
+    chosen: set[str] = set()
+    for name in names:
+        if name in pipeline.groups:
+            chosen.update(pipeline.groups[name])
+        elif name in pipeline.stages:
+            chosen.add(name)
+        elif name.rstrip("/") in by_path:
+            chosen.add(by_path[name.rstrip("/")])
+        else:
+            near = nearest(name, [*pipeline.groups, *pipeline.stages, *by_path])
+            raise UserError(f"no stage `{name}`", f"did you mean `{near}`?" if near else "`pipe status` lists the stages")
+    return tuple(name for name in pipeline.stages if name in chosen)

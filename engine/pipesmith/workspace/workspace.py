@@ -1,0 +1,124 @@
+"""A workspace: the folder of a pipeline.toml in a git repository."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pipesmith.errors import UserError
+from pipesmith.git.repository import Repository
+from pipesmith.store.locks import LockTable
+from pipesmith.store.state_db import StateDB
+
+if TYPE_CHECKING:
+    from pipesmith.events import Event
+    from pipesmith.history.record import RunRecord
+    from pipesmith.history.run_store import RunStore
+    from pipesmith.workspace.results import BuildResult, StatusResult
+    from pipesmith.workspace.session import Session
+
+__all__ = ["LOCK_NAME", "PIPELINE_NAME", "Workspace"]
+
+PIPELINE_NAME = "pipeline.toml"
+LOCK_NAME = "pipe.lock"
+
+
+class Workspace:
+    """Where a pipeline lives. root: absolute path of its folder. prefix: the same relative to the top of the git work tree."""
+
+    def __init__(self, repo: Repository, root: str) -> None:
+        self.repo = repo
+        self.root = root
+        self.prefix = "." if root == repo.top else os.path.relpath(root, repo.top)
+        self.pipe_dir = os.path.join(repo.common_dir, "pipe")
+        self.lock_path = os.path.join(root, LOCK_NAME)
+
+    @staticmethod
+    def open(path: str | os.PathLike[str] = ".") -> Workspace:
+        """Return the workspace of the nearest pipeline.toml from `path` up to the top of the git work tree.
+
+        Raises UserError outside a git repository, and where there is no pipeline.toml.
+        """
+        start = os.path.realpath(path)
+        if not os.path.isdir(start):
+            raise UserError(f"`{os.fspath(path)}` is not a folder")
+        repo = Repository.discover(start)
+        folder = start
+        while True:
+            if os.path.isfile(os.path.join(folder, PIPELINE_NAME)):
+                return Workspace(repo, folder)
+            if folder == repo.top or os.path.dirname(folder) == folder:
+                break
+            folder = os.path.dirname(folder)
+        raise UserError(
+            f"no {PIPELINE_NAME} from `{start}` up to the top of the repository, `{repo.top}`", "run `pipe init` to make one"
+        )
+
+    @cached_property
+    def state(self) -> StateDB:
+        """The state database; opened when first asked for, and usable even where it can't be written."""
+        return StateDB(os.path.join(self.pipe_dir, "state.db"))
+
+    @cached_property
+    def locks(self) -> LockTable:
+        return LockTable(os.path.join(self.pipe_dir, "locks"))
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Return the workspace lock, held while outputs are placed and the lockfile is rewritten."""
+        return self.locks.exclusive(f"workspace {self.root}")
+
+    def session(self, overrides: Mapping[str, str] | None = None) -> Session:
+        """Return pipeline, lockfile and tree as they are now. Raises ConfigError, UserError."""
+        from pipesmith.workspace.session import Session
+
+        return Session(self, overrides or {})
+
+    @cached_property
+    def run_store(self) -> RunStore:
+        from pipesmith.history.run_store import RunStore
+
+        return RunStore(self.repo, self.state, os.path.join(self.pipe_dir, "logs"))
+
+    # -- the calls of the command line --------------------------------------------------------------------------------
+
+    def build(
+        self,
+        stages: Sequence[str] = (),
+        params: Mapping[str, Any] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Any,
+    ) -> BuildResult:
+        """Bring stages (all targets without names) up to date, and return what was done.
+
+        params: dotted key to value, over those of pipeline.toml. options: the fields of `pipesmith.workspace.build.BuildOptions`.
+        A build that failed returns its result; a wrong pipeline.toml raises ConfigError.
+        """
+        from pipesmith.workspace.build import BuildOptions, build
+
+        overrides = {key: _override_text(value) for key, value in (params or {}).items()}
+        return build(self, BuildOptions(stages=tuple(stages), overrides=overrides, **options), on_event)
+
+    def status(self, stages: Sequence[str] = (), *, rev: str | None = None, **options: Any) -> StatusResult:
+        """Return the state of stages (all without names) in the work tree, or at a revision."""
+        from pipesmith.workspace.status import status
+
+        return status(self, tuple(stages), rev=rev, **options)
+
+    def runs(self, n: int | None = None, **filters: Any) -> list[RunRecord]:
+        """Return recorded runs, newest first. filters: those of `RunStore.list`."""
+        return self.run_store.list(n=n, **filters)
+
+    def metrics(self, revs: Iterable[str] = ()) -> dict[str, dict[str, dict[str, float]]]:
+        """Return for the work tree's lockfile, or for each revision: stage to metric to number."""
+        from pipesmith.workspace.metrics import metrics
+
+        return metrics(self, tuple(revs))
+
+
+def _override_text(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)
