@@ -1,0 +1,1 @@
+"""pipeline.toml: text in, checked values out. Knows no disk and no git."""

@@ -1,0 +1,53 @@
+"""`matrix`: a stage table with lists of values becomes one stage a cell. `include` and `exclude` as GitHub Actions has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["cell_name", "cells", "value_text"]
+
+
+def value_text(value: Any) -> str:
+    """Return a matrix value as it stands in names and commands."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dict, list)):
+        import json
+
+        return json.dumps(value, separators=(",", ":"), default=str)
+    return str(value)
+
+
+def cell_name(cell: Mapping[str, Any]) -> str:
+    """Return a cell's values in key order as written, joined by `-`; what is not [A-Za-z0-9_.+-] percent-encoded."""
+    return "-".join(quote(value_text(value), safe="+").replace("~", "%7E") for value in cell.values())
+
+
+def cells(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the cells of a checked matrix, in order.
+
+    exclude: entries whose pairs a cell all has take the cell out. include: an entry joins every cell whose original values it
+    does not overwrite; one that joins none is a cell of its own.
+    """
+    axes = {key: values for key, values in matrix.items() if key not in ("include", "exclude")}
+    found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+    excluded = matrix.get("exclude", [])
+    found = [cell for cell in found if not any(_has(cell, entry) for entry in excluded)]
+    originals = [dict(cell) for cell in found]
+    own: list[dict[str, Any]] = []
+    for entry in matrix.get("include", []):
+        joined = False
+        for cell, original in zip(found, originals, strict=True):
+            if all(original.get(key, value) == value for key, value in entry.items()):
+                cell.update(entry)
+                joined = True
+        if not joined:
+            own.append(dict(entry))
+    return found + own
+
+
+def _has(cell: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    return all(key in cell and cell[key] == value for key, value in entry.items())
