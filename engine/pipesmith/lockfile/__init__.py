@@ -1,0 +1,1 @@
+"""pipe.lock: what the last good build saw and made."""
