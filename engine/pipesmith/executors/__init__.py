@@ -1,0 +1,1 @@
+"""Where stages run. Executors know nothing of lock, cache or history."""

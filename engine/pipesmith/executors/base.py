@@ -16,11 +16,12 @@ __all__ = ["Attempt", "Capacity", "Executor", "Job", "JobResult", "Layout", "Mou
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
     """One thing a job is given. origin: absolute path of a file, folder or link here. path: where it appears, relative to the
-    workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs)."""
+    workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs), unless writable."""
 
     origin: str
     path: str
     copy: bool = False
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
