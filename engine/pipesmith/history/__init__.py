@@ -1,0 +1,1 @@
+"""What was run: records, snapshots, logs, metrics."""
