@@ -14,7 +14,7 @@ from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.lockfile.model import Lockfile, LockedOut
 from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.model import Pipeline
-from pipesmith.pipeline.reader import read_pipeline
+from pipesmith.pipeline.reader import line_of, read_pipeline
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.object_store import ObjectStore
 from pipesmith.verdict.judgement import Judgement, Outside
@@ -33,6 +33,7 @@ class Session:
     def __init__(self, workspace: Workspace, overrides: Mapping[str, str]) -> None:
         self.workspace = workspace
         self.overrides = overrides
+        self._text = ""
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -41,7 +42,7 @@ class Session:
         path = os.path.join(workspace.root, "pipeline.toml")
         try:
             with open(path, encoding="utf-8") as file:
-                text = file.read()
+                self._text = text = file.read()
         except UnicodeDecodeError as error:
             raise ConfigError([Finding(file="pipeline.toml", text=f"is not UTF-8: {error.reason}")]) from None
         return read_pipeline(
@@ -51,6 +52,10 @@ class Session:
             overrides=self.overrides,
             environ={name: value for name, value in os.environ.items() if name.startswith("PIPE_PARAM_")},
         )
+
+    def line(self, key: str) -> int | None:
+        """Return the line of a dotted key of pipeline.toml, or of the nearest key above it."""
+        return line_of(self._text, key)
 
     def read_file(self, path: str) -> bytes | None:
         """Return a workspace file's bytes, None where there is none."""
@@ -88,6 +93,10 @@ class Session:
         tree = WorkTree(self.workspace.repo, self.workspace.root, self.stat_cache)
         tree.exclude(output_paths(self.pipeline))
         return tree
+
+    def output_now(self, path: str) -> Digest | None:
+        """Return the digest of what lies at a workspace path at this moment."""
+        return self.stat_cache.digest(os.path.join(self.workspace.root, path))
 
     @cached_property
     def store(self) -> ObjectStore:

@@ -1,0 +1,148 @@
+"""What can be known to fail before anything runs: what this version does not do, what this machine has not, what is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from pipesmith.build.place import check_inside
+from pipesmith.errors import ConfigError, Finding, UserError, nearest
+from pipesmith.pipeline.model import InputMode, OriginKind, Stage, StageKind
+from pipesmith.workspace.session import Session
+
+__all__ = ["preflight"]
+
+
+def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None = None) -> None:
+    """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at."""
+    findings = [*_unsupported(session, stages), *_resources(session, stages), *_ways(session, stages)]
+    if compute is not None and compute != "local":
+        if compute not in session.pipeline.computes:
+            near = nearest(compute, session.pipeline.computes)
+            raise UserError(f"no compute `{compute}`", f"did you mean `{near}`?" if near else None)
+        raise UserError(f"this version builds on the local machine only, not on `{compute}`")
+    if findings:
+        raise ConfigError(findings)
+
+
+def _finding(session: Session, key: str, text: str, help: str | None = None) -> Finding:
+    return Finding(file=session.pipeline.file, line=session.line(key), key=key, text=text, help=help)
+
+
+def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
+    pipeline = session.pipeline
+    said: set[str] = set()
+
+    def once(key: str, text: str, help: str | None = None) -> Iterable[Finding]:
+        if key not in said:
+            said.add(key)
+            yield _finding(session, key, text, help)
+
+    for stage in stages:
+        computed = pipeline.computes[stage.compute]
+        if computed.kind != "local":
+            yield from once(
+                f"compute.{stage.compute}.kind",
+                f"this version does not run stages on `{computed.kind}` (needed by `{stage.name}`)",
+                'run it here: `compute = "local"`',
+            )
+        environment = pipeline.environments.get(stage.environment or "")
+        if environment is not None and (environment.image or environment.dockerfile or environment.conda):
+            what = "image" if environment.image else "dockerfile" if environment.dockerfile else "conda"
+            yield from once(
+                f"environment.{environment.name}.{what}",
+                f"this version does not build environments of `{what}` (needed by `{stage.name}`)",
+                "use `packages` or `requirements`",
+            )
+        for name, given in stage.inputs.items():
+            if given.mode is InputMode.STREAM:
+                yield from once(f"stage.{stage.base}.inputs.{name}", "this version does not do `mode = \"stream\"`")
+            if given.origin.kind is OriginKind.DATASET:
+                yield from _dataset(session, given.origin.dataset, stage.name, once)
+        for name, output in stage.outputs.items():
+            if output.to is not None:
+                store = pipeline.datastores.get(output.to.partition(":")[0])
+                url = store.url if store is not None else output.to
+                if not url.startswith("file:"):
+                    yield from once(
+                        f"stage.{stage.base}.outputs.{name}", f"this version does not deliver to `{url.partition(':')[0]}` datastores"
+                    )
+        if stage.kind is StageKind.NOTEBOOK:
+            yield from _notebook(session, stage, once)
+    if pipeline.cache.remote is not None and pipeline.cache.push == "build":
+        yield from once("cache.push", "this version has no shared cache yet: it can't push")
+    for key in pipeline.history:
+        yield from once(f"history.{key}", f"this version does not mirror runs to `{key}`")
+
+
+def _dataset(session: Session, name: str, stage: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
+    dataset = session.pipeline.datasets[name]
+    if dataset.query is not None:
+        yield from once(f"dataset.{name}.query", f"this version does not read SQL datastores (needed by `{stage}`)")
+        return
+    for source in dataset.sources:
+        store = session.pipeline.datastores.get(source.partition(":")[0])
+        url = store.url if store is not None else source
+        scheme = url.partition(":")[0] if "://" in url or url.startswith("git+") else "file"
+        if scheme != "file":
+            yield from once(f"dataset.{name}.from", f"this version does not read `{scheme}` (needed by `{stage}`)")
+
+
+def _notebook(session: Session, stage: Stage, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
+    if stage.environment is None or session.pipeline.environments[stage.environment].python == "system":
+        from importlib.util import find_spec
+
+        for module in ("papermill", "ipykernel"):
+            if find_spec(module) is None:
+                yield from once(
+                    f"stage.{stage.base}.notebook",
+                    f"`{module}` is not installed, and notebooks are executed by it",
+                    "run `pip install 'pipesmith[notebook]'`, or give the stage an environment with papermill and ipykernel",
+                )
+
+
+def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
+    from pipesmith.executors.probe import machine_capacity
+
+    wanted = [stage for stage in stages if stage.resources.raw]
+    if not wanted:
+        return
+    capacity = machine_capacity()
+    gpus: int | None = None
+    for stage in wanted:
+        if session.pipeline.computes[stage.compute].kind != "local":
+            continue
+        asked = stage.resources
+        key = f"stage.{stage.base}.resources"
+        if asked.cpus is not None and asked.cpus > capacity.cpus:
+            yield _finding(session, f"{key}.cpus", f"`{stage.name}` asks for {asked.cpus:g} CPUs, this machine has {capacity.cpus:g}")
+        if asked.memory_bytes and capacity.memory_bytes and asked.memory_bytes > capacity.memory_bytes:
+            have = capacity.memory_bytes / 1024**3
+            yield _finding(session, f"{key}.memory", f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, this machine has {have:.1f}G")
+        if asked.gpus:
+            if gpus is None:
+                from pipesmith.executors.gpus import GpuPool
+
+                pool = GpuPool(session.pipeline.computes["local"].gpus)
+                gpus = len(pool.gpus)
+                largest = max((gpu.memory_bytes for gpu in pool.gpus), default=0)
+            if asked.gpus > gpus:
+                yield _finding(
+                    session,
+                    f"{key}.gpus",
+                    f"`{stage.name}` asks for {asked.gpus} GPU{'s' if asked.gpus > 1 else ''}, this machine has {gpus}",
+                    "where no driver counts them, say how many there are: `[compute.local]` with `gpus = N`" if not gpus else None,
+                )
+            elif asked.gpu_memory_bytes and largest and asked.gpu_memory_bytes > largest:
+                yield _finding(session, f"{key}.gpu-memory", f"`{stage.name}` asks for more memory than any GPU here has")
+
+
+def _ways(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
+    """Outputs whose folder is a link that leads out of the workspace."""
+    for stage in stages:
+        for name, output in stage.outputs.items():
+            if os.path.dirname(output.path):
+                try:
+                    check_inside(session.workspace.root, output.path)
+                except UserError as error:
+                    yield _finding(session, f"stage.{stage.base}.outputs.{name}", error.text, error.help)
