@@ -23,7 +23,7 @@ from pipesmith.build.place import Placer, remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import context_document, stage_variables
-from pipesmith.errors import EnvironmentFailure, PipeError, StageError
+from pipesmith.errors import PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, Job, JobResult
 from pipesmith.history.logs import log_path
@@ -34,7 +34,7 @@ from pipesmith.store.action_cache import ActionResult
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Verdict
 
-__all__ = ["JobRunner", "StageJob"]
+__all__ = ["JobRunner", "StageJob", "lock_entry"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -381,6 +381,3 @@ def lock_entry(stage: Stage, key: str, seen: object, outs: tuple[LockedOut, ...]
         metrics=dict(metrics),  # type: ignore[call-overload]
     )
 
-
-__all__ += ["lock_entry"]
-_ = EnvironmentFailure

@@ -22,7 +22,22 @@ _PYTHON = re.compile(r"3(\.\d+){0,2}|system")
 _KIND_KEYS: Mapping[str, frozenset[str]] = {
     "local": frozenset({"gpus", "max-jobs", "cpus", "memory"}),
     "docker": frozenset({"host", "hosts", "tls", "max-jobs", "gpus", "cpus", "memory"}),
-    "slurm": frozenset({"partition", "account", "qos", "options", "shared", "max-jobs", "min-nodes", "max-nodes", "idle", "gpus", "cpus", "memory"}),
+    "slurm": frozenset(
+        {
+            "partition",
+            "account",
+            "qos",
+            "options",
+            "shared",
+            "max-jobs",
+            "min-nodes",
+            "max-nodes",
+            "idle",
+            "gpus",
+            "cpus",
+            "memory",
+        }
+    ),
     "ray": frozenset({"address", "max-jobs", "min-nodes", "max-nodes", "idle", "gpus", "cpus", "memory"}),
 }
 
@@ -88,7 +103,9 @@ def read_datasets(
     return datasets
 
 
-def _bound(table: Mapping[str, Any], params: Mapping[str, Any], where: tuple[str, ...], faults: Faults) -> dict[str, Any]:
+def _bound(
+    table: Mapping[str, Any], params: Mapping[str, Any], where: tuple[str, ...], faults: Faults
+) -> dict[str, Any]:
     bound = {}
     for name, value in table.items():
         if isinstance(value, str):
@@ -101,7 +118,12 @@ def _bound(table: Mapping[str, Any], params: Mapping[str, Any], where: tuple[str
                 value = lookup(params, names[0].partition(".")[2])
             else:
                 value = unescape(
-                    fill(value, lambda n: str(lookup(params, n[7:])) if n.startswith("params.") and _has(params, n[7:]) else None)
+                    fill(
+                        value,
+                        lambda n: (
+                            str(lookup(params, n[7:])) if n.startswith("params.") and _has(params, n[7:]) else None
+                        ),
+                    )
                 )
         bound[name] = value
     return bound
@@ -124,13 +146,21 @@ def _environment(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults
     where = ("environment", name)
     table = _extended(name, tables, faults)
     ways = [way for way in ("packages", "requirements", "conda", "image", "dockerfile") if way in table]
-    if "image" in ways and len(ways) > 1 or "dockerfile" in ways and len(ways) > 1:
-        faults.add(where, f"has {' and '.join(f'`{way}`' for way in ways)}: an image is whole in itself", "keep one of them")
+    if ("image" in ways and len(ways) > 1) or ("dockerfile" in ways and len(ways) > 1):
+        faults.add(
+            where, f"has {' and '.join(f'`{way}`' for way in ways)}: an image is whole in itself", "keep one of them"
+        )
     python = table.get("python")
     if python is not None and not _PYTHON.fullmatch(python):
-        faults.add((*where, "python"), f"`{python}` is not a Python version", 'write `python = "3.11"` or `python = "system"`')
+        faults.add(
+            (*where, "python"), f"`{python}` is not a Python version", 'write `python = "3.11"` or `python = "system"`'
+        )
     if python == "system" and ways:
-        faults.add((*where, "python"), f"`system` goes with nothing else, here `{ways[0]}`", 'name a version: `python = "3.11"`')
+        faults.add(
+            (*where, "python"),
+            f"`system` goes with nothing else, here `{ways[0]}`",
+            'name a version: `python = "3.11"`',
+        )
     if not ways and python is None:
         faults.add(where, "says nothing of what it is made of", 'add `packages = ["…"]`')
     requirements = table.get("requirements")

@@ -34,7 +34,10 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "list": ("a list of strings", {"type": "array", "items": {"type": "string"}}),
     "duration": ("a duration such as `30s`, `5m`, `2h`", {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(s|m|h|d)$"}),
-    "size": ("a size such as `64K`, `8M`, `2G`, `20GB`", {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[KMGTkmgt]?[Bb]?$"}),
+    "size": (
+        "a size such as `64K`, `8M`, `2G`, `20GB`",
+        {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[KMGTkmgt]?[Bb]?$"},
+    ),
     "table": ("a table", {"type": "object"}),
     "texts": ("a table of strings", {"type": "object", "additionalProperties": {"type": "string"}}),
     "tables": ("a list of tables", {"type": "array", "items": {"type": "object"}}),
@@ -55,7 +58,9 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     },
     "datastore": {
         "url": Key("string", "where data lives"),
-        "credentials": Key("string", "`env:NAME`, `file:PATH`, `cmd:COMMAND`, `keyring:NAME` or `ambient`; never the secret"),
+        "credentials": Key(
+            "string", "`env:NAME`, `file:PATH`, `cmd:COMMAND`, `keyring:NAME` or `ambient`; never the secret"
+        ),
     },
     "dataset": {
         "from": Key("strings", "`DATASTORE:GLOB`, a URL, a path, `git+URL@REV:…`, or a list of these"),

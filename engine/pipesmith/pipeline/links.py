@@ -103,7 +103,11 @@ class _Linker:
                 where = ("stage", draft.base, "outputs", output.name)
                 other = self.makers.get(output.path)
                 if other is not None:
-                    faults.add(where, f"`{output.path}` is an output of `{other[0]}` as well as of `{draft.name}`", "give one another path")
+                    faults.add(
+                        where,
+                        f"`{output.path}` is an output of `{other[0]}` as well as of `{draft.name}`",
+                        "give one another path",
+                    )
                 else:
                     self.makers[output.path] = (draft.name, output.name)
         for path, (name, output_name) in self.makers.items():
@@ -145,10 +149,18 @@ class _Linker:
                 continue
             for path, other in paths.items():
                 if path == found.path or path.startswith(f"{found.path}/") or found.path.startswith(f"{path}/"):
-                    self.faults.add(given.where, f"`{found.path}` is given to the stage as `{other}` already", "leave one out, or set `path`")
+                    self.faults.add(
+                        given.where,
+                        f"`{found.path}` is given to the stage as `{other}` already",
+                        "leave one out, or set `path`",
+                    )
             paths[found.path] = name
             for output in draft.outputs.values():
-                if output.path.startswith(f"{found.path}/") or found.path.startswith(f"{output.path}/") and found.origin.stage != draft.name:
+                if (
+                    output.path.startswith(f"{found.path}/")
+                    or (found.path.startswith(f"{output.path}/")
+                    and found.origin.stage != draft.name)
+                ):
                     self.faults.add(
                         given.where,
                         f"input `{found.path}` and output `{output.path}` of `{draft.name}` lie inside one another",
@@ -214,7 +226,9 @@ class _Linker:
         if made is None:
             near = nearest(output, self.drafts[stage].outputs)
             self.faults.add(
-                given.where, f"stage `{stage}` has no output `{output}`", f"did you mean `stage:{stage}.{near}`?" if near else None
+                given.where,
+                f"stage `{stage}` has no output `{output}`",
+                f"did you mean `stage:{stage}.{near}`?" if near else None,
             )
             return None
         origin = Origin(kind=OriginKind.STAGE, stage=stage, output=output)

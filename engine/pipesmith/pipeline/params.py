@@ -89,7 +89,8 @@ def _yaml(text: str) -> Any:
         import yaml
     except ImportError:
         raise ParamError(
-            "YAML can't be read without PyYAML", "run `pip install 'pipesmith[yaml]'`, or write the file as JSON or TOML"
+            "YAML can't be read without PyYAML",
+            "run `pip install 'pipesmith[yaml]'`, or write the file as JSON or TOML",
         ) from None
     try:
         return yaml.safe_load(text)

@@ -66,7 +66,13 @@ def read_pipeline(
             faults.unknown(("pipeline", key), key, defaults.pop(key), known)
     drafts = read_stages(document.get("stage", {}), defaults, params, faults)
     stages, groups = link(
-        drafts, params=params, datasets=datasets, datastores=datastores, environments=environments, computes=computes, faults=faults
+        drafts,
+        params=params,
+        datasets=datasets,
+        datastores=datastores,
+        environments=environments,
+        computes=computes,
+        faults=faults,
     )
     targets = _targets(head.get("targets"), groups, stages, faults)
     faults.raise_if_any()

@@ -28,8 +28,12 @@ def json_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12)."""
     stage = _object(TABLES["stage"])
     properties = stage["properties"]
-    properties["inputs"] |= {"additionalProperties": {"oneOf": [{"type": "string"}, _object(TABLES["input"], required=["from"])]}}
-    properties["outputs"] |= {"additionalProperties": {"oneOf": [{"type": "string"}, _object(TABLES["output"], required=["path"])]}}
+    properties["inputs"] |= {
+        "additionalProperties": {"oneOf": [{"type": "string"}, _object(TABLES["input"], required=["from"])]}
+    }
+    properties["outputs"] |= {
+        "additionalProperties": {"oneOf": [{"type": "string"}, _object(TABLES["output"], required=["path"])]}
+    }
     properties["plots"] |= {"items": _object(TABLES["plot"], required=["output"])}
     properties["resources"] = _object(TABLES["resources"], description=TABLES["stage"]["resources"].doc)
     properties["expect"] |= {"additionalProperties": _object(TABLES["expectation"])}

@@ -14,7 +14,7 @@ from pipesmith.pipeline.keys import TABLES
 from pipesmith.pipeline.matrix import cell_name, cells, value_text
 from pipesmith.pipeline.model import Expectation, InputMode, Output, Plot, Resources, StageKind, Transfer
 from pipesmith.pipeline.params import dotted_keys, lookup
-from pipesmith.pipeline.placeholders import escape, fill, names_in, unescape
+from pipesmith.pipeline.placeholders import escape, fill, unescape
 from pipesmith.pipeline.units import parse_duration_s, parse_size_bytes
 
 __all__ = ["Draft", "DraftInput", "read_stages"]
@@ -130,7 +130,11 @@ class _Reader:
         self._check_variable_names(inputs, "INPUT")
         self._check_variable_names(outputs, "OUTPUT")
         run = self._run(inputs, outputs)
-        listed = [key for index, key in enumerate(table.get("params", ())) if self._known_param(key, (*where, "params", index))]
+        listed = [
+            key
+            for index, key in enumerate(table.get("params", ()))
+            if self._known_param(key, (*where, "params", index))
+        ]
         notebook = table.get("notebook") if kind is StageKind.NOTEBOOK else None
         return Draft(
             base=self.base,
@@ -156,7 +160,9 @@ class _Reader:
 
     # -- texts ----------------------------------------------------------------------------------------------------
 
-    def _early(self, text: str, where: tuple[str | int, ...], later: Callable[[str], bool], quote: Callable[[str], str]) -> str:
+    def _early(
+        self, text: str, where: tuple[str | int, ...], later: Callable[[str], bool], quote: Callable[[str], str]
+    ) -> str:
         """Return `text` with matrix, stage and resources filled in; other names must be good `later`."""
 
         def value(name: str) -> str | None:
@@ -168,8 +174,12 @@ class _Reader:
             if space == "resources" and key in self.resources.raw:
                 return escape(quote(str(self.resources.raw[key])))
             if not later(name):
-                known = [f"matrix.{k}" for k in self.cell] + ["stage.name"] + [f"resources.{k}" for k in self.resources.raw]
-                self.faults.unknown(where, "placeholder", f"{{{name}}}", [f"{{{n}}}" for n in [*known, *self._later_names]])
+                known = (
+                    [f"matrix.{k}" for k in self.cell] + ["stage.name"] + [f"resources.{k}" for k in self.resources.raw]
+                )
+                self.faults.unknown(
+                    where, "placeholder", f"{{{name}}}", [f"{{{n}}}" for n in [*known, *self._later_names]]
+                )
             return None
 
         self._check_braces(text, where)
@@ -262,7 +272,9 @@ class _Reader:
                 continue
             source = unescape(self._early(table["from"], where, lambda n: False, lambda text: text))
             path = self._path(table["path"], (*where, "path")) if "path" in table else None
-            inputs[name] = DraftInput(source=source, mode=InputMode(table.get("mode", "download")), path=path, where=where)
+            inputs[name] = DraftInput(
+                source=source, mode=InputMode(table.get("mode", "download")), path=path, where=where
+            )
         return inputs
 
     def _outputs(self, kind: StageKind) -> dict[str, Output]:
@@ -286,7 +298,9 @@ class _Reader:
             path = self._path(table["path"], where)
             if path is None:
                 continue
-            if path in (".", "pipeline.toml", "pipe.lock", ".git", ".gitignore", ".pipeignore") or path.startswith(".git/"):
+            if path in (".", "pipeline.toml", "pipe.lock", ".git", ".gitignore", ".pipeignore") or path.startswith(
+                ".git/"
+            ):
                 self.faults.add(where, f"`{path}` can't be an output", "write into a file or folder of its own")
                 continue
             if table.get("temp") and not table.get("cache", True):
@@ -368,7 +382,12 @@ class _Reader:
                 self.faults.unknown((*where, "output"), "output", table.get("output", ""), outputs)
             y = table.get("y", ())
             plots.append(
-                Plot(output=table.get("output", ""), x=table.get("x"), y=(y,) if isinstance(y, str) else tuple(y), title=table.get("title"))
+                Plot(
+                    output=table.get("output", ""),
+                    x=table.get("x"),
+                    y=(y,) if isinstance(y, str) else tuple(y),
+                    title=table.get("title"),
+                )
             )
         return tuple(plots)
 
@@ -381,7 +400,9 @@ class _Reader:
             if not colon or not metric:
                 self.faults.add(where, f"`{key}` is not `OUTPUT:METRIC`", 'write `"report:auc" = { min = 0.9 }`')
             elif output not in self.table.get("metrics", ()):
-                self.faults.add(where, f"`{output}` is not among the stage's `metrics`", f'add it: `metrics = ["{output}"]`')
+                self.faults.add(
+                    where, f"`{output}` is not among the stage's `metrics`", f'add it: `metrics = ["{output}"]`'
+                )
             found.append(
                 Expectation(
                     key=key,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -397,5 +396,3 @@ def _stage_result(outcome: Outcome) -> StageResult:
         tail=outcome.tail,
     )
 
-
-_ = sys
