@@ -20,7 +20,9 @@ _RULE_PATH_BENEATH = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
-_REMOVE_AND_MAKE = sum(1 << bit for bit in range(4, 13))  # remove dir, file; make char, dir, reg, sock, fifo, block, sym
+_REMOVE_AND_MAKE = sum(
+    1 << bit for bit in range(4, 13)
+)  # remove dir, file; make char, dir, reg, sock, fifo, block, sym
 
 
 class _RulesetAttr(ctypes.Structure):

@@ -1,0 +1,31 @@
+"""The door: answers what needs no import, asks the witness, else hands on to `pipesmith.cli`."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    if args == ["--version"]:
+        from pipesmith import __version__
+
+        print(f"pipe {__version__}")
+        return 0
+    if "build" in args or "status" in args:
+        from pipesmith.fingerprint import witness
+
+        answer = witness.ask(args)
+        if answer is not None:
+            sys.stdout.write(answer)
+            return 0
+    from pipesmith.cli import run
+
+    return run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

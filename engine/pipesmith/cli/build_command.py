@@ -1,0 +1,102 @@
+"""Bring stages up to date: run what is stale, restore what is known, leave what is fresh."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pipesmith.cli.console import console_for
+from pipesmith.cli.output import Output, reason_text, seconds_text
+from pipesmith.errors import UserError
+
+__all__ = ["add_arguments", "pairs", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: the targets of pipeline.toml")
+    add("-j", "--jobs", type=int, metavar="N", help="most stages at once; default: the cores")
+    add("-k", "--keep-going", action="store_true", help="after a failure go on with all that does not depend on it")
+    add("-f", "--force", action="store_true", help="run the named stages (without names every target) whatever is known")
+    add("--dry-run", action="store_true", help="say what would be done")
+    add("--set", action="append", default=[], metavar="K=V", help="override a param")
+    add("--rev", metavar="REV", help="build a commit in a place of its own")
+    add("--since", metavar="REV", help="only what differs from REV reaches")
+    add("--compute", metavar="NAME", help="where stages run")
+    add("--upstream-only", action="store_true", help="only what comes before the named stages")
+    add("--downstream", action="store_true", help="also what comes after the named stages")
+    add("--no-restore", action="store_true", help="run stale stages even where a result is known")
+    add("--allow-missing", action="store_true", help="a locked output that no stale stage needs may be absent")
+    add("--experiment", metavar="NAME", help="build with --set in a place of its own")
+    add("--tag", action="append", default=[], metavar="K=V", help="tag the run")
+    add("-m", "--message", metavar="TEXT", help="a note kept with the run")
+    add("--detach", action="store_true", help="return the run's id at once")
+
+
+def pairs(texts: list[str], flag: str) -> dict[str, str]:
+    """Return `K=V` texts as a mapping. Raises UserError."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"`{flag} {text}` is not `K=V`", f"write `{flag} name=value`")
+        found[key] = value
+    return found
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.workspace import Workspace
+
+    for flag in ("rev", "since", "experiment", "detach"):
+        if getattr(arguments, flag):
+            raise UserError(f"this version has no `pipe build --{flag}` yet")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UserError("`-j` needs a number of at least 1")
+    workspace = Workspace.open(".")
+    console = console_for(out)
+    try:
+        result = workspace.build(
+            arguments.stages,
+            jobs=arguments.jobs,
+            keep_going=arguments.keep_going,
+            force=arguments.force,
+            dry_run=arguments.dry_run,
+            params=pairs(arguments.set, "--set"),
+            compute=arguments.compute,
+            upstream_only=arguments.upstream_only,
+            downstream=arguments.downstream,
+            restore=not arguments.no_restore,
+            allow_missing=arguments.allow_missing,
+            tags=pairs(arguments.tag, "--tag"),
+            message=arguments.message,
+            command_line=tuple(arguments.command_line),
+            on_event=console,
+        )
+    finally:
+        console.close()
+    if out.json_mode:
+        out.json(result.as_json())
+    else:
+        _summary(result, out, arguments.dry_run)
+    return result.exit_code
+
+
+def _summary(result: Any, out: Output, dry_run: bool) -> None:
+    if dry_run:
+        words = {"ran": "would run", "restored": "would be restored", "pending": "may run", "fresh": "fresh"}
+        for stage in result.stages:
+            if stage.status != "fresh" or out.verbose:
+                why = f": {reason_text(stage.why[0])}" if stage.why else ""
+                out.line(f"{words[stage.status]} {stage.name}{why}")
+        if result.status == "up-to-date":
+            out.line("up to date")
+        return
+    if result.status == "up-to-date":
+        out.line(f"up to date ({len(result.stages)} stage{'s' if len(result.stages) != 1 else ''})")
+        return
+    counts: dict[str, int] = {}
+    for stage in result.stages:
+        counts[stage.status] = counts.get(stage.status, 0) + 1
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    run = f" (run {result.run})" if result.run else ""
+    out.line(f"{out.style(result.status, 'bold')}: {told} in {seconds_text(result.seconds)}{run}")

@@ -1,0 +1,51 @@
+"""All commands: the module that serves each, and a line about it. Modules are imported when their command runs."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "LATER"]
+
+COMMANDS = {
+    "init": "lay out pipeline.toml, stages/ and hooks/ in a git repository",
+    "build": "bring stages up to date",
+    "status": "the state of each stage, and why",
+    "why": "why a stage would run, or why it ran",
+    "accept": "say that what differs does not matter",
+    "graph": "the stage graph",
+    "runs": "recorded runs",
+    "show": "one run",
+    "logs": "what a stage printed",
+    "diff": "what differs between two runs or revisions",
+    "metrics": "the numbers of the lockfile, here and at revisions",
+    "checkout": "put locked outputs into the workspace, or elsewhere",
+    "cat": "print an object of the cache",
+    "verify": "check cache and outputs against the lockfile",
+    "gc": "drop what nothing needs",
+    "data": "datasets: list, show, update",
+    "env": "environments: list, build, update",
+    "shell": "a shell in a stage's sandbox",
+    "doctor": "what this machine and repository can and can't",
+    "schema": "the JSON schema of pipeline.toml",
+    "completion": "shell completion",
+    "lock": "mend a lockfile with conflict markers",
+}
+
+# Commands of the contract that this version does not have yet.
+LATER = (
+    "wait",
+    "cancel",
+    "what-if",
+    "bisect",
+    "watch",
+    "plots",
+    "push",
+    "pull",
+    "fetch",
+    "compute",
+    "hooks",
+    "studio",
+    "publish",
+    "model",
+    "ci",
+    "import",
+    "export",
+)

@@ -1,0 +1,143 @@
+"""How a command speaks: text for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipesmith.errors import PipeError
+
+__all__ = ["Output", "reason_text", "seconds_text", "short", "size_text"]
+
+_STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "dim": "2", "bold": "1"}
+
+
+class Output:
+    """json_mode: standard output is one JSON document, everything else goes to standard error."""
+
+    def __init__(self, *, json_mode: bool, quiet: bool, verbose: bool, color: bool) -> None:
+        self.json_mode = json_mode
+        self.quiet = quiet
+        self.verbose = verbose
+        self.color_allowed = color
+        self.color = color and sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not json_mode
+
+    def style(self, text: str, *styles: str) -> str:
+        if not self.color or not styles:
+            return text
+        codes = ";".join(_STYLES[style] for style in styles)
+        return f"\x1b[{codes}m{text}\x1b[0m"
+
+    def line(self, text: str = "") -> None:
+        """Print a line for people."""
+        if self.quiet:
+            return
+        stream = sys.stderr if self.json_mode else sys.stdout
+        print(_printable(text), file=stream, flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a line that is not the answer."""
+        if not self.quiet:
+            print(_printable(text), file=sys.stderr, flush=True)
+
+    def warn(self, text: str, help: str | None = None) -> None:
+        print(_printable(f"warning: {text}"), file=sys.stderr, flush=True)
+        if help:
+            print(_printable(f"help: {help}"), file=sys.stderr, flush=True)
+
+    def json(self, document: Any) -> None:
+        """Print the answer for programs."""
+        print(json.dumps(document, indent=2, default=str), flush=True)
+
+    def error(self, error: PipeError) -> None:
+        findings = error.findings()
+        if self.json_mode:
+            messages = [finding.as_json() for finding in findings]
+            self.json({"error": {"kind": error.kind, "messages": messages}})
+        for finding in findings:
+            print(_printable(finding.render()), file=sys.stderr, flush=True)
+
+    def table(self, rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> None:
+        """Print rows in columns."""
+        listed = [list(head), *[list(row) for row in rows]] if head else [list(row) for row in rows]
+        if not listed:
+            return
+        widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]))]
+        for index, row in enumerate(listed):
+            text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            self.line(self.style(text, "bold") if head and index == 0 else text)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def short(value: str | None) -> str:
+    """Return a value for a line: hashes by their first eight digits, long texts cut."""
+    if value is None:
+        return "none"
+    head, colon, hex = value.partition(":")
+    if colon and head in ("blake3", "md5", "system", "cells") and len(hex) > 16:
+        return f"{hex[:8]}{'.dir' if hex.endswith('.dir') else ''}"
+    if len(value) in (40, 64) and all(char in "0123456789abcdef" for char in value):
+        return value[:8]
+    return value if len(value) <= 60 else f"{value[:57]}..."
+
+
+_KINDS = {
+    "new": "never built",
+    "run": "command changed",
+    "source": "source",
+    "input": "input",
+    "param": "param",
+    "env": "variable",
+    "environment": "environment",
+    "hash-path": "hash-path",
+    "output-missing": "output missing:",
+    "output-changed": "output changed:",
+    "reuse-off": "reuse = false",
+    "forced": "forced",
+    "upstream": "after",
+}
+
+
+def reason_text(reason: Any) -> str:
+    """Return a reason as a line. reason: a Reason, or its JSON form."""
+    body = reason if isinstance(reason, dict) else reason.as_json()
+    kind, item, old, new = body["kind"], body["item"], body["old"], body["new"]
+    if kind in ("new", "forced", "reuse-off"):
+        return _KINDS[kind]
+    if kind == "output-missing":
+        return f"{_KINDS[kind]} `{item}`"
+    if kind == "upstream":
+        return f"after `{item}`, which is not up to date"
+    if kind == "run":
+        if item == "":
+            return f"command changed: {short(old)} -> {short(new)}"
+        return f"`{item}` changed: {short(old)} -> {short(new)}"
+    if old is None and new is not None:
+        return f"{_KINDS[kind]} `{item}` is new: {short(new)}"
+    if new is None:
+        return f"{_KINDS[kind]} `{item}` is gone: was {short(old)}"
+    return f"{_KINDS[kind]} `{item}`".strip() + f" changed: {short(old)} -> {short(new)}"
+
+
+def seconds_text(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size_text(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

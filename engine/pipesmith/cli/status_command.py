@@ -1,0 +1,40 @@
+"""Say of each stage whether it is fresh, restorable, stale or pending, and why."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipesmith.cli.output import Output, reason_text
+
+__all__ = ["add_arguments", "run"]
+
+_COLORS = {"fresh": "green", "restorable": "cyan", "stale": "yellow", "pending": "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: all")
+    add("--rev", metavar="REV", help="judge a commit, from git's objects and the lockfile there alone")
+    add("--check", action="store_true", help="exit 1 unless every stage is fresh")
+    add("--allow-missing", action="store_true", help="a locked output that no stale stage needs may be absent")
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.workspace import Workspace
+
+    workspace = Workspace.open(".")
+    result = workspace.status(arguments.stages, rev=arguments.rev, allow_missing=arguments.allow_missing)
+    if out.json_mode:
+        out.json(result.as_json())
+    else:
+        width = max((len(stage.name) for stage in result.stages), default=0)
+        for stage in result.stages:
+            notes = f"  ({', '.join(stage.notes)})" if stage.notes else ""
+            out.line(f"{out.style(f'{stage.state:10}', _COLORS[stage.state])} {stage.name:{width}}{notes}".rstrip())
+            for reason in stage.why:
+                out.line(f"             {reason_text(reason)}")
+            for text in (*stage.problems, *stage.broken):
+                out.line(f"             {text}")
+        if not result.stages:
+            out.line("no stages")
+    return 1 if arguments.check and not result.fresh else 0
