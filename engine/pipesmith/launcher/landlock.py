@@ -1,7 +1,7 @@
 """Landlock: forbid a command, and all it starts, to write below some folders. Linux 5.19 (ABI 2) and later.
 
-Landlock only allows: what lies beside the way to a protected folder is allowed entry by entry. So a new entry made directly in a
-folder *above* a protected one is refused as well. It covers neither chmod nor utime.
+Landlock only allows: what lies beside the way to a protected folder is allowed entry by entry. So a new entry made
+directly in a folder *above* a protected one is refused as well. It covers neither chmod nor utime.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def abi() -> int:
-    """Return the version of Landlock here, 0 where there is none that is of use (ABI 1 forbids every move between folders)."""
+    """Return the version of Landlock here, 0 where there is none of use (ABI 1 forbids every move between folders)."""
     try:
         version = call(_CREATE_RULESET, None, 0, _CREATE_VERSION)
     except OSError:
@@ -66,15 +66,10 @@ def forbid_writes(protected: list[str], allowed: list[str]) -> None:
                 call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
             finally:
                 os.close(fd)
-        prctl_no_new_privileges()
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
         call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
-
-
-def prctl_no_new_privileges() -> None:
-    """Promise never to gain powers by an exec; Landlock asks for it."""
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _beside(protected: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""System calls that the standard library of Python 3.11 lacks, by ctypes. Each raises OSError, naming the path it was about.
+"""System calls that the standard library of Python 3.11 lacks, by ctypes. Each raises OSError, naming the path.
 
 The library is opened as PyDLL: the interpreter's lock stays held, so that a raw `clone` leaves a child that can go on.
 """
@@ -70,7 +70,7 @@ def call(number: int, *args: object, path: str | None = None) -> int:
 
 
 def clone(flags: int) -> int:
-    """Return 0 in a child that is in the new namespaces of `flags`, its pid in the parent. As fork does, for one thread."""
+    """Return 0 in a child that is in the new namespaces of `flags`, its pid in the parent. For one thread only."""
     if _CLONE is None:
         raise OSError(_ENOSYS, f"namespaces are not known on {os.uname().machine}")
     return call(_CLONE, flags | _SIGCHLD, 0, 0, 0, 0)
