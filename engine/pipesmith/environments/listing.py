@@ -16,8 +16,8 @@ __all__ = ["EnvironmentOnDisk", "list_environments", "remove_unused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentOnDisk:
-    """pin: what `pin_digest` says of the pin that it was built from. size_bytes: what removing it would free, so files shared with uv's
-    cache by hard links don't count. last_used, created: seconds since the epoch. whole: its interpreter is there."""
+    """pin: `pin_digest` of what it was built from. last_used, created: seconds since the epoch. whole: it can be used.
+    size_bytes: what removing it would free, so files shared with uv's cache by hard links don't count."""
 
     key: str
     path: str

@@ -21,7 +21,7 @@ class _Unreadable(Exception):
 
 
 def canonical_marker(text: str) -> str:
-    """Return a marker with one spelling of spaces, quotes and superfluous brackets; what can't be read, with single spaces."""
+    """Return a marker in one spelling of spaces, quotes and brackets; what can't be read, with single spaces."""
     try:
         return _render(_Parser(text).whole())
     except _Unreadable:
@@ -29,10 +29,10 @@ def canonical_marker(text: str) -> str:
 
 
 def simplify(text: str, python: str) -> str | None:
-    """Return what is left of a marker for CPython of version `python` (X.Y or X.Y.Z): `` where it always holds, None where never.
+    """Return what is left of a marker for CPython `python` (X.Y or X.Y.Z): `` where it always holds, None where never.
 
-    `python_full_version < '3.12'` always holds for 3.11; `python_full_version >= '3.11.4'` is left as it is, since X.Y alone
-    does not decide it.
+    `python_full_version < '3.12'` always holds for 3.11; `python_full_version >= '3.11.4'` is left as it is, since X.Y
+    alone does not decide it.
     """
     version = tuple(int(part) for part in python.split("."))
     try:

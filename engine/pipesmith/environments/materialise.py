@@ -1,125 +1,182 @@
-"""Virtual environments by what they resolved to: one a resolved set, shared by all clones, built once even by builds at once."""
+"""Environments on disk: one a resolved set, shared by all clones, built once, trusted only when whole."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import secrets
 import shutil
+import socket
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipesmith.digest import new_hasher
-from pipesmith.environments.resolve import pin_digest, run_uv
+from pipesmith.environments.resolve import pin_digest
+from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
 
-__all__ = ["Materialised", "ensure", "environments_folder", "listing"]
+__all__ = ["MARKER", "Materialised", "ensure", "environment_key", "environments_folder", "hold", "is_whole"]
 
-_MARK = "pipesmith-complete"
+MARKER = "pipesmith-environment.json"
+_TOUCH_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Materialised:
-    """An environment on this machine. bin: goes before PATH."""
+    """An environment on this machine. bin: goes before PATH. prefix: None for what is no virtual environment."""
 
-    prefix: str
+    prefix: str | None
     bin: str
     python: str
 
 
 def environments_folder() -> str:
-    """Return the folder of all environments of this user."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    """Return the folder of all environments of this user: `${XDG_CACHE_HOME:-~/.cache}/pipesmith/envs`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # a relative one is to be ignored, says the XDG specification
+        base = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "pipesmith", "envs")
 
 
-def _key(pin: EnvironmentPin) -> str:
+def environment_key(pin: EnvironmentPin) -> str:
     """Return the folder name of a pin on this kind of machine."""
     hasher = new_hasher("blake3")
     hasher.update(f"{pin_digest(pin)} {sys.platform} {platform.machine()} {platform.libc_ver()[0]}".encode())
     return hasher.hexdigest()[:32]
 
 
-def _made(prefix: str) -> Materialised:
-    folder = os.path.join(prefix, "bin")
-    return Materialised(prefix, folder, os.path.join(folder, "python"))
+def is_whole(prefix: str) -> bool:
+    """Return whether an environment was finished, and the interpreter that it stands on is still there."""
+    return os.path.isfile(os.path.join(prefix, MARKER)) and os.access(os.path.join(prefix, "bin", "python"), os.X_OK)
 
 
-def _complete(prefix: str) -> bool:
-    return os.path.exists(os.path.join(prefix, _MARK)) and os.path.exists(os.path.join(prefix, "bin", "python"))
+def ensure(pin: EnvironmentPin, notice: Callable[[str], None], *, root: str | None = None) -> Materialised:
+    """Return the environment of a pin, built first where it is not there or its interpreter is gone.
 
-
-def ensure(pin: EnvironmentPin, notice: Callable[[str], None]) -> Materialised:
-    """Return the environment of a pin, built first if need be. Raises EnvironmentFailure."""
+    notice: told that it is built, or who is waited for. root: where uv looks for its configuration.
+    Any number of processes may ask at once: one builds, the others wait. Raises EnvironmentFailure.
+    """
     folder = environments_folder()
-    prefix = os.path.join(folder, _key(pin))
-    if _complete(prefix):
-        os.utime(os.path.join(prefix, _MARK))
-        return _made(prefix)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = os.open(f"{prefix}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise EnvironmentFailure(f"`{folder}` can't be written: {error.strerror}") from None
+    key = environment_key(pin)
+    prefix = os.path.join(folder, key)
+    if not is_whole(prefix):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with hold(key, notice):
+                if not is_whole(prefix):
+                    packages = "1 package" if len(pin.resolved) == 1 else f"{len(pin.resolved)} packages"
+                    notice(f"building an environment of {packages} for Python {pin.python}")
+                    _build(pin, folder, key, root)
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"an environment can't be built in `{folder}`: {error.strerror or error}",
+                "free some space or mend its permissions, or set XDG_CACHE_HOME to a folder that can be written",
+            ) from None
+    _touch(prefix)
+    return Materialised(prefix, os.path.join(prefix, "bin"), os.path.join(prefix, "bin", "python"))
+
+
+@contextmanager
+def hold(key: str, notice: Callable[[str], None]) -> Iterator[None]:
+    """Hold an environment's lock for the time of a `with`; who holds it is told before waiting. A dead process holds none."""
+    lock = os.open(os.path.join(environments_folder(), f"{key}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 100, 0).decode(errors="replace").strip()
+            holder = os.pread(lock, 500, 0).decode(errors="replace").strip()
             notice(f"waiting for an environment that {holder or 'another process'} builds")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _complete(prefix):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"pid {os.getpid()}".encode(), 0)
-            _build(pin, prefix, notice)
+        command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()} ({command})".encode("utf-8", "replace"), 0)
+        yield
     finally:
         os.close(lock)
-    return _made(prefix)
 
 
-def _build(pin: EnvironmentPin, prefix: str, notice: Callable[[str], None]) -> None:
-    notice(f"building an environment of {len(pin.resolved)} packages for Python {pin.python}")
-    ready = f"{prefix}.tmp-{secrets.token_hex(4)}"
+def _touch(prefix: str) -> None:
+    """Remember that an environment was used, for `pipe env ls` and gc."""
+    marker = os.path.join(prefix, MARKER)
     try:
-        run_uv(
-            *("venv", "--quiet", "--relocatable", "--no-project", "--python", pin.python, ready),
-            what=f"Python {pin.python} can't be had",
-        )
+        if time.time() - os.stat(marker).st_mtime > _TOUCH_EVERY_S:
+            os.utime(marker)
+    except OSError:
+        pass
+
+
+def _build(pin: EnvironmentPin, folder: str, key: str, root: str | None) -> None:
+    """Build beside its place and rename it there. The caller holds the lock: what killed builds left is nobody's."""
+    for entry in os.listdir(folder):
+        if entry.startswith(f".tmp-{key}-"):
+            shutil.rmtree(os.path.join(folder, entry), ignore_errors=True)
+    ready = os.path.join(folder, f".tmp-{key}-{secrets.token_hex(4)}")
+    try:
+        _venv(pin, ready, root)
         if pin.resolved:
-            listed = os.path.join(ready, "pipesmith-resolved.txt")
-            with open(listed, "w", encoding="utf-8") as file:
-                file.write("\n".join(pin.resolved) + "\n")
-            run_uv(
-                *("pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"),
-                *("--python", os.path.join(ready, "bin", "python"), listed),
-                what="the environment can't be installed",
-            )
-        with open(os.path.join(ready, _MARK), "w", encoding="utf-8") as file:
-            file.write(pin_digest(pin) + "\n")
-        if os.path.lexists(prefix):
-            os.rename(prefix, f"{ready}-old")
-            shutil.rmtree(f"{ready}-old", ignore_errors=True)
+            _sync(pin, ready, root)
+        _mark(pin, ready)
+        prefix = os.path.join(folder, key)
+        if os.path.lexists(prefix):  # half-made, or its interpreter is gone
+            broken = f"{ready}-broken"
+            os.rename(prefix, broken)
+            shutil.rmtree(broken, ignore_errors=True)
         os.rename(ready, prefix)
-    except OSError as error:
-        raise EnvironmentFailure(f"the environment can't be written: {error.strerror}") from None
     finally:
         shutil.rmtree(ready, ignore_errors=True)
 
 
-def listing() -> list[tuple[str, int, float]]:
-    """Return (path, bytes, last use in seconds since the epoch) of all environments of this user."""
-    folder = environments_folder()
-    found = []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        prefix = os.path.join(folder, name)
-        if os.path.exists(os.path.join(prefix, _MARK)):
-            size = sum(
-                os.lstat(os.path.join(where, each)).st_size
-                for where, _folders, files in os.walk(prefix)
-                for each in files
-            )
-            found.append((prefix, size, os.stat(os.path.join(prefix, _MARK)).st_mtime))
-    return found
+def _interpreter(python: str) -> str:
+    """Return how uv is told which interpreter: the one that runs pipe where it fits, else the version."""
+    running = sys.version_info
+    versions = (f"{running.major}.{running.minor}", f"{running.major}.{running.minor}.{running.micro}")
+    base: str = getattr(sys, "_base_executable", "") or sys.executable
+    if sys.implementation.name == "cpython" and python in versions and os.access(base, os.X_OK):
+        return base
+    return python
+
+
+def _venv(pin: EnvironmentPin, ready: str, root: str | None) -> None:
+    done = run_uv(
+        ["venv", "--quiet", "--no-project", "--relocatable", "--python", _interpreter(pin.python), ready], cwd=root
+    )
+    if done.returncode != 0:
+        what, whole = explain(done.stderr)
+        raise EnvironmentFailure(
+            f"Python {pin.python} can't be had: {what}", f"install Python {pin.python}; uv says: {whole}"
+        )
+
+
+def _sync(pin: EnvironmentPin, ready: str, root: str | None) -> None:
+    """Install the pinned set, each file checked against its hash; from uv's cache alone where that has all of it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="pipe-packages-", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in pin.resolved)
+        file.flush()
+        arguments = ["pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+        arguments += ["--python", os.path.join(ready, "bin", "python")]
+        done = run_uv([*arguments, "--offline", file.name], cwd=root)
+        if done.returncode != 0:
+            done = run_uv([*arguments, file.name], cwd=root)
+    if done.returncode != 0:
+        what, whole = explain(done.stderr)
+        raise EnvironmentFailure(f"an environment can't be installed: {what}", f"uv says: {whole}")
+
+
+def _mark(pin: EnvironmentPin, ready: str) -> None:
+    """Write the marker that makes an environment count, as the last of its files."""
+    said = {
+        "version": 1,
+        "pin": pin_digest(pin),
+        "python": pin.python,
+        "packages": [line.partition(" --hash=")[0] for line in pin.resolved],
+        "created": time.time(),
+    }
+    with open(os.path.join(ready, MARKER), "w", encoding="utf-8") as file:
+        json.dump(said, file)

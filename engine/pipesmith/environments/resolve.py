@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 
 from pipesmith.digest import new_hasher
-from pipesmith.environments.definition import DEFAULT_PYTHON, definition_digest, requirement_lines
-from pipesmith.errors import EnvironmentFailure
+from pipesmith.environments.definition import (
+    DEFAULT_PYTHON,
+    Asked,
+    asked_of,
+    definition_digest,
+    normal_name,
+    refuse_unsupported,
+)
+from pipesmith.environments.markers import simplify
+from pipesmith.environments.uv import explain, run_uv
+from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
 
-__all__ = ["changes", "pin_digest", "resolve", "run_uv", "uv_program"]
-
-
-def uv_program() -> str:
-    """Return the path of uv. Raises EnvironmentFailure without one."""
-    try:
-        from uv import find_uv_bin
-
-        return os.fspath(find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-        if found is None:
-            raise EnvironmentFailure(
-                "`uv` is not installed, and environments are made by it", "run `pip install uv`"
-            ) from None
-        return found
-
-
-def run_uv(*args: str, what: str, cwd: str | None = None) -> str:
-    """Return what uv prints. Raises EnvironmentFailure with uv's own words."""
-    env = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PYTHON", "PYTHONPATH")}
-    done = subprocess.run(
-        [uv_program(), *args], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env, cwd=cwd
-    )
-    if done.returncode != 0:
-        raise EnvironmentFailure(
-            f"{what}: {_words(done.stderr)}", "mend the table, or see `uv --help` for its index settings"
-        )
-    return done.stdout
-
-
-def _words(text: str) -> str:
-    """Return uv's message as one line."""
-    lines = [re.sub(r"^[\s×╰│├▶─\-]+", "", line).strip() for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("Resolved", "Using")))[:600]
+__all__ = ["changes", "pin_digest", "resolve"]
 
 
 def resolve(
@@ -58,53 +31,88 @@ def resolve(
     previous: EnvironmentPin | None,
     *,
     upgrade: bool = False,
+    root: str | None = None,
 ) -> EnvironmentPin:
     """Return the exact set that an environment's requirements resolve to now.
 
-    previous: what still fits of it is kept, unless `upgrade`. Raises EnvironmentFailure where uv finds no set, UserError where the
-    requirements file is missing.
+    previous: what still fits of it is kept, unless `upgrade`. root: where uv looks for its configuration.
+    Raises UserError for what can't be built or pinned, EnvironmentFailure where uv finds no set or no index.
     """
+    refuse_unsupported(environment)
     python = environment.python or DEFAULT_PYTHON
-    lines = requirement_lines(environment, read)
-    resolved: tuple[str, ...] = ()
-    if lines:
-        with tempfile.TemporaryDirectory(prefix="pipe-resolve-") as folder:
-            asked, answer = os.path.join(folder, "requirements.in"), os.path.join(folder, "requirements.txt")
-            with open(asked, "w", encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
-            if previous is not None and not upgrade:
-                with open(answer, "w", encoding="utf-8") as file:
-                    file.write("\n".join(_requirement(line) for line in previous.resolved) + "\n")
-            run_uv(
-                *("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"),
-                *(
-                    "--no-emit-index-url",
-                    "--no-emit-find-links",
-                    "--python-version",
-                    python,
-                    "--output-file",
-                    answer,
-                    asked,
-                ),
-                what=f"environment `{environment.name}` can't be resolved",
-                cwd=folder,
-            )
-            with open(answer, encoding="utf-8") as file:
-                resolved = tuple(_canonical(file.read()))
+    asked = asked_of(environment, read)
+    kept = previous.resolved if previous is not None and not upgrade else ()
+    resolved = _compiled(environment.name, asked, python, kept, root) if asked.requirements else ()
     return EnvironmentPin(definition=definition_digest(environment, read), python=python, resolved=resolved)
 
 
-def _canonical(text: str) -> Iterable[str]:
-    """Return a resolved set as sorted lines `name==version ; marker --hash=…`, hashes sorted."""
-    joined = text.replace("\\\n", " ")
-    found = []
-    for line in joined.splitlines():
-        line = line.strip()
-        if not line or line.startswith("#"):
+def _compiled(name: str, asked: Asked, python: str, kept: tuple[str, ...], root: str | None) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix="pipe-resolve-") as folder:
+        wanted, constraints, out = (
+            os.path.join(folder, file) for file in ("packages.in", "constraints.in", "resolved.txt")
+        )
+        _write_lines(wanted, asked.requirements)
+        arguments = ["pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", python]
+        arguments += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
+        arguments += ["--output-file", out, wanted]
+        if asked.constraints:
+            _write_lines(constraints, asked.constraints)
+            arguments += ["--constraints", constraints]
+        if kept:  # uv prefers what its output file already holds
+            _write_lines(out, [line.replace(" --hash=", " \\\n    --hash=") for line in kept])
+        done = run_uv(arguments, cwd=root)
+        if done.returncode != 0:
+            raise _failure(name, done.stderr)
+        with open(out, encoding="utf-8") as file:
+            text = file.read()
+    resolved = canonical_set(text, python, kept)
+    for line in resolved:
+        if " --hash=" not in line:
+            raise UserError(
+                f"environment `{name}`: `{line}` has no hash, so it can't be pinned",
+                "name a package and its version, or give the code to the stages that use it as `source`",
+            )
+    return resolved
+
+
+def _write_lines(path: str, lines: Iterable[str]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _failure(name: str, stderr: str) -> Exception:
+    what, whole = explain(stderr)
+    if "parse requirement" in stderr or "parse version" in stderr:
+        return UserError(f"environment `{name}`: a requirement can't be read: {what}", f"uv says: {whole}")
+    return EnvironmentFailure(f"environment `{name}` can't be resolved: {what}", f"uv says: {whole}")
+
+
+def canonical_set(text: str, python: str, kept: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the lines of a set, `NAME==VERSION[ ; MARKER] --hash=…`, sorted, without those that `python` never takes.
+
+    A line of `kept` stays as it is where its hashes still stand: an index that gained files changes nothing.
+    """
+    known = {line.partition(" --hash=")[0]: line for line in kept}
+    lines: list[str] = []
+    for joined in re.sub(r"\\\r?\n", " ", text).splitlines():
+        line = joined.strip()
+        if not line or line.startswith(("#", "-")):
             continue
-        requirement, *hashes = re.split(r"\s+--hash=", line)
-        found.append(" --hash=".join([requirement.strip(), *sorted(h.strip() for h in hashes)]))
-    return sorted(found)
+        body, *hashes = re.split(r"\s+--hash=", line)
+        wanted, _, marker = body.partition(" ; ")
+        left = simplify(marker, python) if marker else ""
+        if left is None:
+            continue
+        package, separator, version = wanted.strip().partition("==")
+        head = f"{normal_name(package)}=={version}" if separator else wanted.strip()
+        head = f"{head} ; {left}" if left else head
+        hashes = sorted({each.strip() for each in hashes})
+        old = known.get(head)
+        if old is not None and hashes and set(old.split(" --hash=")[1:]) <= set(hashes):
+            lines.append(old)
+        else:
+            lines.append(" ".join([head, *(f"--hash={each}" for each in hashes)]))
+    return tuple(sorted(set(lines)))
 
 
 def _requirement(line: str) -> str:
@@ -112,7 +120,7 @@ def _requirement(line: str) -> str:
 
 
 def pin_digest(pin: EnvironmentPin) -> str:
-    """Return what stands for a resolved set in fingerprints: Python's version and the exact packages, however they were written."""
+    """Return what stands for a resolved set in fingerprints: Python's version and the packages, however written."""
     hasher = new_hasher("blake3")
     hasher.update("\n".join(("pipesmith-environment 1", pin.python, pin.image or "", *pin.resolved)).encode())
     return f"blake3:{hasher.hexdigest()}"
@@ -128,8 +136,10 @@ def changes(old: EnvironmentPin, new: EnvironmentPin) -> list[tuple[str, str | N
 
 
 def _versions(pin: EnvironmentPin) -> dict[str, str]:
-    versions = {}
+    """Return name to version; one that hangs on the platform has all its versions with their markers."""
+    versions: dict[str, list[str]] = {}
     for line in pin.resolved:
-        name, _, rest = _requirement(line).partition("==")
-        versions[name.strip()] = rest.split(";")[0].strip()
-    return versions
+        text = _requirement(line)
+        name, _, rest = text.partition("==") if "==" in text.partition(" ;")[0] else text.partition(" @ ")
+        versions.setdefault(name.strip(), []).append(rest.strip())
+    return {name: " | ".join(found) for name, found in versions.items()}

@@ -24,7 +24,7 @@ _UNWANTED = (
 
 
 def uv_binary() -> str:
-    """Return the path of uv: the one installed beside pipesmith, else the one on PATH. Raises EnvironmentFailure without one."""
+    """Return the path of uv, installed beside pipesmith or on PATH. Raises EnvironmentFailure without one."""
     try:
         from uv import find_uv_bin
 
@@ -40,18 +40,15 @@ def uv_binary() -> str:
         return found
 
 
-def run_uv(
-    arguments: Sequence[str], *, cwd: str | None = None, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run uv to its end, whatever its exit status. cwd: where its own configuration is looked for; None: the current folder."""
+def run_uv(arguments: Sequence[str], *, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run uv to its end, whatever its exit status. cwd: where it looks for its configuration."""
     environ = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     environ |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     return subprocess.run(
         [uv_binary(), *arguments],
         cwd=cwd,
         env=environ,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
@@ -70,8 +67,11 @@ def explain(stderr: str) -> tuple[str, str]:
     lines = [line for line in cleaned if line and not line.startswith("warning:")]
     if not lines:
         return "uv ended without a word", "run uv by hand to see more"
+    lines = [re.sub(r" in `[^`]*` at position \d+$", "", line) for line in lines]
     whole = "; ".join(lines)
     for line in lines:
+        if line.startswith("Couldn't parse requirement"):
+            return (f"`{lines[2]}`: {lines[1]}" if len(lines) > 2 else lines[-1]), whole
         if re.match(r"(?i)request failed|failed to fetch|network|error sending request", line):
             unreached = next((text for text in lines if text.startswith("Failed to fetch")), lines[0])
             return f"the package index can't be reached ({unreached})", whole
