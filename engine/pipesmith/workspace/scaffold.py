@@ -1,0 +1,117 @@
+"""`init`: pipeline.toml, stages/ and hooks/ in a git repository. Never over somebody's file."""
+
+from __future__ import annotations
+
+import os
+
+from pipesmith.errors import UserError
+from pipesmith.git.repository import Repository
+
+__all__ = ["scaffold"]
+
+_PIPELINE = """# A stage graph, built by `pipe build`. `pipe schema` prints what may stand here.
+
+[pipeline]
+name = "{name}"
+
+[params]
+seed = 7
+
+[stage.prepare]
+source = "stages/prepare"
+run = "python3 stages/prepare/prepare.py --out {{outputs.numbers}} --seed {{params.seed}}"
+outputs = {{ numbers = "data/numbers.csv" }}
+
+[stage.report]
+source = "stages/report"
+run = ["python3", "stages/report/report.py", "{{inputs.numbers}}", "{{outputs.metrics}}"]
+inputs = {{ numbers = "stage:prepare.numbers" }}
+metrics = ["metrics"]
+[stage.report.outputs]
+metrics = {{ path = "metrics.json", cache = false }}
+"""
+
+_PREPARE = '''"""Writes numbers to a file."""
+
+import argparse
+import random
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--out", required=True)
+parser.add_argument("--seed", type=int, required=True)
+arguments = parser.parse_args()
+random.seed(arguments.seed)
+with open(arguments.out, "w") as file:
+    file.write("number\\n")
+    for _ in range(100):
+        file.write(f"{random.random():.6f}\\n")
+'''
+
+_REPORT = '''"""Sums up a file of numbers."""
+
+import json
+import sys
+
+with open(sys.argv[1]) as file:
+    numbers = [float(line) for line in file.readlines()[1:]]
+with open(sys.argv[2], "w") as file:
+    json.dump({"count": len(numbers), "mean": round(sum(numbers) / len(numbers), 6)}, file, indent=1)
+    file.write("\\n")
+'''
+
+_EMPTY = """# A stage graph, built by `pipe build`. `pipe schema` prints what may stand here; `pipe init --example` shows one.
+
+[pipeline]
+name = "{name}"
+
+# [stage.prepare]
+# source = "stages/prepare"
+# run = "python3 stages/prepare/prepare.py {{inputs.raw}} {{outputs.clean}}"
+# inputs = {{ raw = "data/raw.csv" }}
+# outputs = {{ clean = "data/clean.csv" }}
+"""
+
+_HOOKS = """# hooks
+
+Scripts of this repository's git hooks, versioned here. To use them: `git config core.hooksPath hooks`.
+`pre-push` refuses a push while a stage of the checked-out pipeline is not up to date.
+"""
+
+_PRE_PUSH = """#!/bin/sh
+# Refuses a push while the pipeline is not up to date at HEAD.
+exec pipe status --rev HEAD --check
+"""
+
+
+def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str]]:
+    """Write what is missing below `folder` and return (written, left alone), both as relative paths.
+
+    Raises UserError outside a git repository.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"`{folder}` is not a folder")
+    Repository.discover(folder)
+    name = os.path.basename(os.path.realpath(folder))
+    files = {
+        "pipeline.toml": (_PIPELINE if example else _EMPTY).format(name=name),
+        ".pipeignore": "# What source fingerprints leave out, beyond .gitignore; the same syntax.\n__pycache__/\n*.pyc\n",
+        "stages/README.md": "# stages\n\nOne folder a stage, with its code.\n",
+        "hooks/README.md": _HOOKS,
+        "hooks/pre-push": _PRE_PUSH,
+    }
+    if example:
+        files["stages/prepare/prepare.py"] = _PREPARE
+        files["stages/report/report.py"] = _REPORT
+    written, left = [], []
+    for path, text in files.items():
+        there = os.path.join(folder, path)
+        if os.path.lexists(there):
+            left.append(path)
+            continue
+        os.makedirs(os.path.dirname(there), exist_ok=True)
+        with open(there, "x", encoding="utf-8") as file:
+            file.write(text)
+        if path == "hooks/pre-push":
+            os.chmod(there, 0o755)
+        written.append(path)
+    return written, left
