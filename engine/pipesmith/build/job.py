@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from pipesmith.build.lock_writer import LockWriter
 from pipesmith.build.place import Placer, remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
-from pipesmith.build.variables import context_document, stage_variables
+from pipesmith.build.variables import stage_variables, write_context
 from pipesmith.errors import PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, Job, JobResult
@@ -186,11 +185,7 @@ class StageJob:
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         try:
-            artifacts = os.path.join(build.pipe_dir, "logs", build.run)
-            live = f"{outcome.log}.jsonl"
-            context_file = os.path.join(tmpdir, "pipe-context.json")
-            with open(context_file, "w", encoding="utf-8") as file:
-                json.dump(context_document(build, stage, live_log=live, artifacts=artifacts), file, default=str)
+            context_file = write_context(build, stage, tmpdir, live_log=f"{outcome.log}.jsonl")
             variables = stage_variables(
                 build,
                 stage,

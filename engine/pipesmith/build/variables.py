@@ -12,7 +12,7 @@ from pipesmith.pipeline.model import OriginKind, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.pipeline.placeholders import relative_to
 
-__all__ = ["context_document", "counting_params", "inherited_variables", "stage_variables", "variable_name"]
+__all__ = ["context_document", "counting_params", "inherited_variables", "stage_variables", "variable_name", "write_context"]
 
 CONTEXT_VERSION = 1
 
@@ -71,6 +71,15 @@ def context_document(build: BuildContext, stage: Stage, *, live_log: str, artifa
         "log": live_log,
         "artifacts": artifacts,
     }
+
+
+def write_context(build: BuildContext, stage: Stage, tmpdir: str, *, live_log: str) -> str:
+    """Write the context file into a stage's TMPDIR and return its path."""
+    path = os.path.join(tmpdir, "pipe-context.json")
+    document = context_document(build, stage, live_log=live_log, artifacts=os.path.dirname(live_log))
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file, default=str)
+    return path
 
 
 def inherited_variables() -> dict[str, str]:

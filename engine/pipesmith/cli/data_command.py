@@ -1,0 +1,42 @@
+"""Datasets: list them, show one's pin, take new content, ask whether the origin has moved on."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipesmith.cli.output import Output, size_text
+from pipesmith.errors import UserError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("ls", "show", "update", "status", "add", "diff"))
+    parser.add_argument("names", metavar="NAME", nargs="*", help="default: all of pipeline.toml")
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.workspace import Workspace
+    from pipesmith.workspace.datasets import list_datasets, update_datasets
+
+    if arguments.action in ("add", "diff"):
+        raise UserError(f"this version has no `pipe data {arguments.action}` yet")
+    workspace = Workspace.open(".")
+    if arguments.action == "update":
+        changed = update_datasets(workspace, arguments.names)
+        if out.json_mode:
+            out.json({"datasets": changed})
+            return 0
+        for name, state in changed.items():
+            out.line(f"{name}: {state}")
+        return 0
+    listed = list_datasets(workspace, arguments.names, compare=arguments.action == "status")
+    if out.json_mode:
+        out.json({"datasets": listed})
+        return 0
+    for entry in listed:
+        out.line(f"{entry['name']}  {entry['state']}  {len(entry['objects'])} objects, {size_text(entry['size'])}")
+        if arguments.action == "show":
+            for each in entry["objects"]:
+                out.line(f"  {each['hash']}  {each['size']:>10}  {each['name']}")
+    return 0

@@ -1,0 +1,51 @@
+"""Environments: list them, build them, resolve them anew."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipesmith.cli.output import Output, size_text
+from pipesmith.errors import UserError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("ls", "build", "update", "push"))
+    parser.add_argument("names", metavar="NAME", nargs="*", help="default: all of pipeline.toml")
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.workspace import Workspace
+    from pipesmith.workspace.envs import build_environments, list_environments, update_environments
+
+    workspace = Workspace.open(".")
+    if arguments.action == "push":
+        raise UserError("this version builds no images, so there is nothing to push")
+    if arguments.action == "ls":
+        listed = list_environments(workspace)
+        if out.json_mode:
+            out.json({"environments": listed})
+        else:
+            out.table(
+                [(e["name"], e["python"] or "", str(e["packages"]), e["state"], size_text(e["size"]) if e["size"] else "") for e in listed],
+                ("environment", "python", "packages", "state", "size"),
+            )
+        return 0
+    if arguments.action == "update":
+        changes = update_environments(workspace, arguments.names, out.note)
+        if out.json_mode:
+            out.json({"environments": {n: [{"package": p, "old": o, "new": v} for p, o, v in c] for n, c in changes.items()}})
+            return 0
+        for name, changed in changes.items():
+            out.line(f"{name}: {'nothing changed' if not changed else ''}".rstrip())
+            for package, old, new in changed:
+                out.line(f"  {package} {old or 'none'} -> {new or 'none'}")
+        return 0
+    built = build_environments(workspace, arguments.names, out.note)
+    if out.json_mode:
+        out.json({"environments": built})
+    else:
+        for name, prefix in built.items():
+            out.line(f"{name}: {prefix}")
+    return 0

@@ -1,0 +1,58 @@
+"""Drop what neither a branch, tag, worktree or stash, nor a recent run needs. It rests in trash/ for a week."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipesmith.cli.output import Output, size_text
+from pipesmith.errors import UserError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="say what would be dropped")
+    add("--auto", action="store_true", help="only where the cache is larger than `[cache] max-size`")
+    add("--max-size", metavar="SIZE", help="drop recent runs' results too until the cache is smaller")
+    add("--keep-days", type=float, default=30.0, metavar="N", help="what runs of the last N days made is kept; default 30")
+    add("--kept", type=float, default=30.0, metavar="N", help="what was put away is kept for N days; default 30")
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.pipeline.units import parse_size_bytes
+    from pipesmith.retention.gc import collect
+    from pipesmith.workspace import Workspace
+
+    try:
+        max_size = parse_size_bytes(arguments.max_size) if arguments.max_size else None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    workspace = Workspace.open(".")
+    session = workspace.session()
+    if arguments.auto:
+        max_size = session.pipeline.cache.max_size_bytes
+        if max_size is None:
+            out.line("no `[cache] max-size`: nothing to do")
+            return 0
+    report = collect(
+        repo=workspace.repo,
+        pipe_dir=workspace.pipe_dir,
+        store=session.store,
+        actions=session.actions,
+        runs=workspace.run_store,
+        state=workspace.state,
+        keep_days=arguments.keep_days,
+        kept_days=arguments.kept,
+        max_size_bytes=max_size,
+        only_over_size=arguments.auto,
+        dry_run=arguments.dry_run,
+    )
+    if out.json_mode:
+        out.json(report.as_json())
+    else:
+        verb = "would drop" if arguments.dry_run else "dropped"
+        out.line(f"{verb} {report.objects} objects, {size_text(report.bytes)}; {size_text(report.left_bytes)} stay")
+        for text in report.notes:
+            out.line(text)
+    return 0

@@ -1,0 +1,68 @@
+"""Recorded runs, newest first."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from pipesmith.cli.output import Output, seconds_text
+from pipesmith.errors import UserError
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-n", type=int, default=20, metavar="N", help="at most so many; default 20")
+    add("--stage", metavar="STAGE", help="that looked at this stage")
+    add("--failed", action="store_true", help="that failed")
+    add("--experiment", metavar="NAME")
+    add("--tag", metavar="K[=V]")
+    add("--branch", metavar="BRANCH")
+    add("--since", metavar="DATE", help="YYYY-MM-DD, or a time ago such as 7d")
+    add("--until", metavar="DATE")
+
+
+def _moment(text: str | None) -> float | None:
+    if text is None:
+        return None
+    from datetime import datetime
+
+    from pipesmith.pipeline.units import parse_duration_s
+
+    try:
+        return time.time() - parse_duration_s(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise UserError(f"`{text}` is not a date", "write `2026-01-31` or `7d`") from None
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.workspace import Workspace
+
+    runs = Workspace.open(".").runs(
+        arguments.n,
+        stage=arguments.stage,
+        failed=arguments.failed,
+        experiment=arguments.experiment,
+        tag=arguments.tag,
+        branch=arguments.branch,
+        since=_moment(arguments.since),
+        until=_moment(arguments.until),
+    )
+    if out.json_mode:
+        out.json({"runs": [record.as_json() for record in runs]})
+        return 0
+    rows = []
+    for record in runs:
+        ran = sum(1 for stage in record.stages if stage.status == "ran")
+        took = seconds_text(record.end - record.time) if record.end else ""
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.time))
+        rows.append((record.id, moment, record.status, f"{ran} ran", took, (record.commit or "")[:8], record.branch or "", record.message or ""))
+    out.table(rows, ("run", "time", "status", "stages", "took", "commit", "branch", "message"))
+    if not rows:
+        out.line("no runs")
+    return 0

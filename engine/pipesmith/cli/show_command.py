@@ -1,0 +1,46 @@
+"""One run: what was built, from which code, and how each stage ended."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from pipesmith.cli.output import Output, reason_text, seconds_text, size_text
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="an id or the beginning of one; default: the last run")
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.workspace import Workspace
+
+    record = Workspace.open(".").run_store.get(arguments.run)
+    if out.json_mode:
+        out.json(record.as_json())
+        return 0
+    out.line(f"run {record.id}: {record.status}")
+    out.line(f"  {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(record.time))} by {record.user} on {record.host}")
+    if record.command:
+        out.line(f"  {' '.join(record.command)}")
+    dirty = " with uncommitted changes" if record.dirty else ""
+    out.line(f"  commit {record.commit or 'none'}{f' on {record.branch}' if record.branch else ''}{dirty}")
+    if record.snapshot:
+        out.line(f"  source: git show refs/pipe/runs/{record.id}")
+    for path, why in record.left_out.items():
+        out.line(f"  not in the snapshot: {path} ({why})")
+    if record.message:
+        out.line(f"  {record.message}")
+    for stage in record.stages:
+        took = f"  {seconds_text(stage.end - stage.start)}" if stage.start else ""
+        peak = f", {size_text(stage.peak_bytes)} at most" if stage.peak_bytes else ""
+        out.line(f"{stage.status:9} {stage.name}{took}{peak}")
+        for reason in stage.why:
+            out.line(f"            {reason_text(reason)}")
+        if stage.error:
+            out.line(f"            {stage.error}")
+        for name, number in sorted(stage.metrics.items()):
+            out.line(f"            {name} = {number:g}")
+    return 0

@@ -1,0 +1,113 @@
+"""`doctor`: what is here, what is not, and what that means."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipesmith import __version__
+from pipesmith.errors import PipeError
+from pipesmith.executors.gpus import driver_gpus
+from pipesmith.executors.probe import machine_capacity, probe_namespaces
+from pipesmith.git.repository import Repository
+from pipesmith.workspace.workspace import Workspace
+
+__all__ = ["Check", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """ok False: something is less than it could be; the text says what follows."""
+
+    name: str
+    ok: bool
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(folder: str) -> list[Check]:
+    """Return what was found, for the machine and for the repository that holds `folder`."""
+    return [*_machine(), *_repository(folder)]
+
+
+def _machine() -> list[Check]:
+    found = [Check("pipesmith", True, f"{__version__} on Python {sys.version.split()[0]}, {sys.prefix}")]
+    git = shutil.which("git")
+    if git is None:
+        found.append(Check("git", False, "not on PATH: nothing works without it"))
+    else:
+        import subprocess
+
+        version = subprocess.run([git, "--version"], capture_output=True, text=True).stdout.split()[2]
+        numbers = tuple(int(part) for part in version.split(".")[:2])
+        found.append(Check("git", numbers >= (2, 30), version if numbers >= (2, 30) else f"{version}: 2.30 or newer is needed"))
+    problem = probe_namespaces()
+    found.append(
+        Check("sandbox", problem is None, "namespaces: inputs are mounted read-only" if problem is None else f"copies, since {problem}")
+    )
+    capacity = machine_capacity()
+    memory = f"{capacity.memory_bytes / 1024**3:.1f}G" if capacity.memory_bytes else "unknown"
+    found.append(Check("machine", True, f"{capacity.cpus:g} CPUs, {memory} of memory"))
+    gpus = driver_gpus()
+    if gpus is None:
+        found.append(Check("GPUs", True, "no driver; `[compute.local] gpus = N` declares them"))
+    else:
+        found.append(Check("GPUs", True, ", ".join(f"{gpu.id}: {gpu.name}" for gpu in gpus) or "none"))
+    try:
+        from pipesmith.environments.resolve import uv_program
+
+        found.append(Check("uv", True, uv_program()))
+    except PipeError as error:
+        found.append(Check("uv", False, f"{error.text}: environments can't be made"))
+    return found
+
+
+def _repository(folder: str) -> list[Check]:
+    try:
+        repo = Repository.discover(os.path.realpath(folder))
+    except PipeError as error:
+        return [Check("repository", False, error.text)]
+    kind = "bare" if repo.is_bare else "worktree" if repo.git_dir != repo.common_dir else "clone"
+    found = [Check("repository", True, f"{repo.top} ({kind}, {repo.object_format})")]
+    pipe = os.path.join(repo.common_dir, "pipe")
+    writable = os.access(pipe if os.path.isdir(pipe) else repo.common_dir, os.W_OK)
+    found.append(Check("cache", writable, pipe if writable else f"`{pipe}` can't be written: nothing can be built here"))
+    if os.path.isdir(pipe):
+        free = shutil.disk_usage(pipe).free
+        found.append(Check("disk", free > 1 << 30, f"{free / 1e9:.1f} GB free"))
+        found.append(_links(pipe))
+    try:
+        workspace = Workspace.open(folder)
+        pipeline = workspace.session().pipeline
+        found.append(Check("pipeline", True, f"`{pipeline.name}`: {len(pipeline.stages)} stages"))
+        for notice in workspace.state.notices:
+            found.append(Check("state.db", False, notice))
+    except PipeError as error:
+        found.append(Check("pipeline", False, error.text))
+    return found
+
+
+def _links(pipe: str) -> Check:
+    from pipesmith.store.links import reflink
+
+    tmp = os.path.join(pipe, "tmp")
+    os.makedirs(tmp, exist_ok=True)
+    one, other = os.path.join(tmp, "probe-1"), os.path.join(tmp, "probe-2")
+    try:
+        with open(one, "wb") as file:
+            file.write(b"x")
+        if reflink(one, other, 0o600):
+            return Check("links", True, "reflinks")
+        os.link(one, other)
+        return Check("links", True, "hard links (no reflinks on this file system)")
+    except OSError:
+        return Check("links", False, "neither reflinks nor hard links: outputs are copied")
+    finally:
+        for path in (one, other):
+            if os.path.lexists(path):
+                os.unlink(path)

@@ -1,0 +1,93 @@
+"""`env`: the environments of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipesmith.environments.materialise import ensure, listing, prefix_of
+from pipesmith.environments.resolve import changes
+from pipesmith.environments.system import system_environment
+from pipesmith.errors import UserError, nearest
+from pipesmith.workspace.session import Session
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.workspace import Workspace
+
+__all__ = ["build_environments", "list_environments", "update_environments"]
+
+
+def _names(session: Session, wanted: Sequence[str]) -> list[str]:
+    known = session.pipeline.environments
+    for name in wanted:
+        if name not in known:
+            near = nearest(name, known)
+            raise UserError(f"no environment `{name}`", f"did you mean `{near}`?" if near else None)
+    names = list(wanted or known)
+    for name in names:
+        environment = known[name]
+        if environment.image or environment.dockerfile or environment.conda:
+            raise UserError(f"this version does not build environments of images or conda (`{name}`)")
+    return names
+
+
+def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
+    """Return name, python, packages (a number), state (`system`, `not resolved`, `not built`, `built`), prefix and size of each."""
+    session = workspace.session()
+    sizes = {path: size for path, size, _used in listing()}
+    found = []
+    for name, environment in session.pipeline.environments.items():
+        entry: dict[str, Any] = {"name": name, "python": environment.python, "packages": 0, "state": "not resolved", "prefix": None, "size": 0}
+        pin = session.pins.environment_pin(environment) if environment.python != "system" else None
+        if environment.python == "system":
+            entry |= {"state": "system", "prefix": system_environment().prefix}
+        elif pin is not None:
+            prefix = prefix_of(pin)
+            entry |= {"python": pin.python, "packages": len(pin.resolved), "prefix": prefix}
+            entry |= {"state": "built" if prefix in sizes else "not built", "size": sizes.get(prefix, 0)}
+        found.append(entry)
+    return found
+
+
+def _lock(workspace: Workspace, session: Session) -> None:
+    from pipesmith.lockfile import io
+
+    if session.pins.new_environments:
+        environments = {**session.lockfile.environments, **session.pins.new_environments}
+        with workspace.guard():
+            io.write(workspace.lock_path, replace(session.lockfile, environments=environments))
+
+
+def build_environments(workspace: Workspace, names: Sequence[str], notice: Callable[[str], None]) -> dict[str, str]:
+    """Resolve what is not, build what is not there, and return name to prefix. Raises EnvironmentFailure."""
+    session = workspace.session()
+    wanted = _names(session, names)
+    session.pins.resolve_environments(wanted, notice)
+    _lock(workspace, session)
+    built = {}
+    for name in wanted:
+        environment = session.pipeline.environments[name]
+        if environment.python == "system":
+            built[name] = system_environment().prefix
+        else:
+            pin = session.pins.environment_pin(environment)
+            assert pin is not None
+            built[name] = ensure(pin, notice).prefix
+    return built
+
+
+def update_environments(
+    workspace: Workspace, names: Sequence[str], notice: Callable[[str], None]
+) -> dict[str, list[tuple[str, str | None, str | None]]]:
+    """Resolve all anew and return name to (package, old, new). Raises EnvironmentFailure."""
+    session = workspace.session()
+    wanted = _names(session, names)
+    before = dict(session.lockfile.environments)
+    session.pins.resolve_environments(wanted, notice, upgrade=True)
+    _lock(workspace, session)
+    found = {}
+    for name, pin in session.pins.new_environments.items():
+        old = before.get(name)
+        found[name] = changes(replace(pin, resolved=(), python=old.python if old else pin.python) if old is None else old, pin)
+    return found

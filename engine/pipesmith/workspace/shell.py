@@ -1,0 +1,101 @@
+"""`shell`: the sandbox of a stage with a person in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pipesmith.build.context import BuildContext, Choices
+from pipesmith.build.place import remove
+from pipesmith.build.sandbox import layout_of
+from pipesmith.build.sdk_path import sdk_folder
+from pipesmith.build.variables import stage_variables, write_context
+from pipesmith.errors import UserError
+from pipesmith.executors.base import Job
+from pipesmith.executors.local import LocalExecutor
+from pipesmith.pipeline.graph import upstream
+from pipesmith.workspace.preflight import preflight
+from pipesmith.workspace.session import select_stages
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.workspace import Workspace
+
+__all__ = ["shell"]
+
+
+def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Callable[[str], None]) -> int:
+    """Run a command (a shell without one) in a stage's sandbox and return its exit code. Raises UserError."""
+    session = workspace.session()
+    pipeline = session.pipeline
+    (stage_name, *more) = select_stages(pipeline, [name])
+    if more:
+        raise UserError(f"`{name}` has {len(more) + 1} cells", f"name one: `pipe shell {stage_name}`")
+    stage = pipeline.stages[stage_name]
+    preflight(session, [stage])
+    judgement = session.judgement()
+    for earlier in pipeline.stages:
+        if earlier in upstream(pipeline, [stage_name]):
+            judgement.judge(pipeline.stages[earlier])
+    if stage.environment:
+        session.pins.resolve_environments([stage.environment], notice)
+    session.pins.pin_datasets([g.origin.dataset for g in stage.inputs.values() if g.origin.dataset])
+    layout_problems = [
+        given.path
+        for given in stage.inputs.values()
+        if not given.origin.dataset and not given.origin.cells and not os.path.lexists(os.path.join(workspace.root, given.path))
+    ]
+    if layout_problems:
+        raise UserError(f"input `{layout_problems[0]}` is not there", f"run `pipe build --upstream-only {stage_name}`")
+    local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
+    build = BuildContext(
+        repo=workspace.repo,
+        root=workspace.root,
+        pipe_dir=workspace.pipe_dir,
+        pipeline=pipeline,
+        run="shell",
+        tree=session.tree,
+        fresh_tree=session.fresh_tree,
+        state=workspace.state,
+        store=session.store,
+        actions=session.actions,
+        executors={},
+        choices=Choices(jobs=1),
+        listener=lambda event: None,
+        environment=lambda each: session.pins.materialise(each, notice),
+        dataset_files=session.pins.dataset_files,
+        git={"commit": workspace.repo.head(), "branch": workspace.repo.branch()},
+    )
+    scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{secrets.token_hex(8)}")
+    os.makedirs(scratch)
+    tmpdir = tempfile.mkdtemp(prefix="pipe-")
+    try:
+        context_file = write_context(build, stage, tmpdir, live_log=os.path.join(tmpdir, "log.jsonl"))
+        variables = stage_variables(
+            build, stage, tmpdir=tmpdir, context_file=context_file, sdk=sdk_folder(), gpus=(), keep=None
+        )
+        variables |= {name: os.environ[name] for name in ("TERM", "COLORTERM") if name in os.environ}
+        argv = tuple(command) or (os.environ.get("SHELL") or "/bin/sh",)
+        if not command:
+            notice(f"the sandbox of `{stage_name}`; leave it with `exit`, nothing that it makes is kept")
+        return local.run_interactive(
+            Job(
+                run="shell",
+                stage=stage_name,
+                argv=argv,
+                cwd=stage.cwd,
+                env=variables,
+                layout=layout_of(build, stage),
+                scratch=scratch,
+                log_path=os.devnull,
+                tmpdir=tmpdir,
+                sandboxed=stage.sandbox,
+            )
+        )
+    finally:
+        local.close()
+        remove(scratch)
+        shutil.rmtree(tmpdir, ignore_errors=True)
