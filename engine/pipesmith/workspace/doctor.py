@@ -59,9 +59,9 @@ def _machine() -> list[Check]:
     else:
         found.append(Check("GPUs", True, ", ".join(f"{gpu.id}: {gpu.name}" for gpu in gpus) or "none"))
     try:
-        from pipesmith.environments.resolve import uv_program
+        from pipesmith.environments.uv import uv_binary
 
-        found.append(Check("uv", True, uv_program()))
+        found.append(Check("uv", True, uv_binary()))
     except PipeError as error:
         found.append(Check("uv", False, f"{error.text}: environments can't be made"))
     return found

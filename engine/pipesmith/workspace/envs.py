@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.environments.materialise import ensure, listing, prefix_of
+from pipesmith.environments.listing import list_environments as environments_on_disk
+from pipesmith.environments.materialise import ensure, environment_key, environments_folder
 from pipesmith.environments.resolve import changes
 from pipesmith.environments.system import system_environment
 from pipesmith.errors import UserError, nearest
@@ -35,7 +37,7 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
 def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
     """Return name, python, packages (a number), state (`system`, `not resolved`, `not built`, `built`), prefix and size of each."""
     session = workspace.session()
-    sizes = {path: size for path, size, _used in listing()}
+    sizes = {each.path: each.size_bytes for each in environments_on_disk() if each.whole}
     found = []
     for name, environment in session.pipeline.environments.items():
         entry: dict[str, Any] = {"name": name, "python": environment.python, "packages": 0, "state": "not resolved", "prefix": None, "size": 0}
@@ -43,7 +45,7 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
         if environment.python == "system":
             entry |= {"state": "system", "prefix": system_environment().prefix}
         elif pin is not None:
-            prefix = prefix_of(pin)
+            prefix = os.path.join(environments_folder(), environment_key(pin))
             entry |= {"python": pin.python, "packages": len(pin.resolved), "prefix": prefix}
             entry |= {"state": "built" if prefix in sizes else "not built", "size": sizes.get(prefix, 0)}
         found.append(entry)
