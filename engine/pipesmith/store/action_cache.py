@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.digest import Digest, new_hasher
 from pipesmith.lockfile.model import LockedOut
+from pipesmith.store.disk import disk_failure, names, write_whole
 
 __all__ = ["ActionCache", "ActionResult"]
 
@@ -19,7 +19,10 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
-    """What a stage of this fingerprint made. items: (kind, item, value) of the fingerprint. created: seconds since the epoch."""
+    """What a stage of this fingerprint made.
+
+    items: (kind, item, value) of the fingerprint. created: seconds since the epoch.
+    """
 
     key: str
     stage: str
@@ -86,7 +89,13 @@ class ActionResult:
 
 def _out_json(out: LockedOut) -> dict[str, Any]:
     digest = out.digest
-    entry: dict[str, Any] = {"name": out.name, "path": out.path, "hash": digest.algorithm, "hex": digest.hex, "size": digest.size}
+    entry: dict[str, Any] = {
+        "name": out.name,
+        "path": out.path,
+        "hash": digest.algorithm,
+        "hex": digest.hex,
+        "size": digest.size,
+    }
     if digest.nfiles is not None:
         entry["nfiles"] = digest.nfiles
     if not out.cache:
@@ -115,44 +124,32 @@ class ActionCache:
         return os.path.join(self.root, key[:2], key)
 
     def record(self, result: ActionResult) -> None:
-        """Write a result down. Raises OSError."""
+        """Write a result down. Raises EnvironmentFailure where it can't be written."""
         body = json.dumps(result.as_json(), sort_keys=True, separators=(",", ":"))
         outs = json.dumps([_out_json(out) for out in result.outs], sort_keys=True)
-        folder = self._folder(result.key)
-        os.makedirs(folder, exist_ok=True)
-        target = os.path.join(folder, f"{_checksum(outs)[:32]}.json")
-        ready = f"{target}.{secrets.token_hex(4)}.tmp"
+        path = os.path.join(self._folder(result.key), f"{_checksum(outs)[:32]}.json")
         try:
-            with open(ready, "w", encoding="ascii") as file:
-                file.write(f"{_checksum(body)}\n{body}\n")
-            os.rename(ready, target)
-        except OSError:
-            if os.path.exists(ready):
-                os.unlink(ready)
-            raise
+            write_whole(path, f"{_checksum(body)}\n{body}\n".encode("ascii"))
+        except OSError as error:
+            raise disk_failure(error, self.root) from None
 
     def lookup(self, key: str) -> list[ActionResult]:
         """Return the known results of a key, newest first. Never raises."""
         folder = self._folder(key)
-        found = [result for name in _names(folder) if (result := _read(os.path.join(folder, name))) and result.key == key]
+        found = [
+            result for name in names(folder) if (result := _read(os.path.join(folder, name))) and result.key == key
+        ]
         return sorted(found, key=lambda result: result.created, reverse=True)
 
     def __iter__(self) -> Iterator[tuple[str, ActionResult]]:
         """Yield (path of the record, result) of every known result."""
-        for first in _names(self.root):
-            for key in _names(os.path.join(self.root, first)):
+        for first in names(self.root):
+            for key in names(os.path.join(self.root, first)):
                 folder = os.path.join(self.root, first, key)
-                for name in _names(folder):
+                for name in names(folder):
                     result = _read(os.path.join(folder, name))
                     if result is not None:
                         yield os.path.join(folder, name), result
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _read(path: str) -> ActionResult | None:

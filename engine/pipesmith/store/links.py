@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 
 from pipesmith.digest import new_hasher
+from pipesmith.store.hashing import read_small
 
-__all__ = ["HARDLINK_ABOVE_BYTES", "copy_hashing", "reflink"]
+__all__ = ["HARDLINK_ABOVE_BYTES", "copy_hashing", "reflink", "write_all"]
 
 HARDLINK_ABOVE_BYTES = 1_000_000
 _FICLONE = 0x40049409
@@ -23,9 +23,9 @@ def reflink(source: str, target: str, mode: int) -> bool:
     device = os.stat(source).st_dev
     if device in _no_reflink:
         return False
-    read = os.open(source, os.O_RDONLY)
+    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             fcntl.ioctl(write, _FICLONE, read)
             return True
@@ -41,18 +41,26 @@ def reflink(source: str, target: str, mode: int) -> bool:
 
 
 def copy_hashing(source: str, target: str, mode: int, algorithm: str) -> str:
-    """Copy a file and return the hex hash of what was copied. `target` must not exist."""
+    """Copy a file and return the hex hash of what was copied. `target` must not exist, nor does it after an error."""
     hasher = new_hasher(algorithm)
-    read = os.open(source, os.O_RDONLY)
+    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        size = os.fstat(read).st_size
+        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
-            while True:
-                chunk = os.read(read, _CHUNK)
-                if not chunk:
-                    break
-                hasher.update(chunk)
-                _write_all(write, chunk)
+            if size < _CHUNK:
+                data = read_small(read, size)
+                hasher.update(data)
+                write_all(write, data)
+            else:
+                buffer = bytearray(_CHUNK)
+                view = memoryview(buffer)
+                while count := os.readv(read, [buffer]):
+                    hasher.update(view[:count])
+                    write_all(write, view[:count])
+        except BaseException:
+            os.unlink(target)
+            raise
         finally:
             os.close(write)
     finally:
@@ -60,7 +68,10 @@ def copy_hashing(source: str, target: str, mode: int, algorithm: str) -> str:
     return hasher.hexdigest()
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view: Sequence[int] | memoryview = memoryview(data)
-    while len(view):
-        view = view[os.write(fd, view) :]  # type: ignore[arg-type]
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all bytes. Raises OSError."""
+    written = os.write(fd, data)
+    if written < len(data):
+        view = memoryview(data)[written:]
+        while len(view):
+            view = view[os.write(fd, view) :]

@@ -1,7 +1,11 @@
-"""Locks between processes: byte ranges of one file, held by the open file description, freed by the kernel when a process dies."""
+"""Locks between processes: byte ranges of one file, held by the open file description.
+
+The kernel frees them when a process dies, however it dies.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,15 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 
+from pipesmith.store.modes import make_folders, share
+
 __all__ = ["Hold", "LockTable"]
 
-_F_OFD_SETLK = 37
+_F_OFD_SETLK = 37  # Linux; fcntl has no name for it in Python 3.11
 _SPACE = 1 << 62
+_NOT_KNOWN = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
-def _try_lock(fd: int, kind: int, offset: int) -> bool:
-    """Lock one byte without blocking. The byte's offset stands for the name."""
-    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
+def _try_lock(fd: int, offset: int) -> bool:
+    """Lock one byte for writing, without blocking. Raises OSError where the system has no such locks."""
+    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:
         fcntl.fcntl(fd, _F_OFD_SETLK, request)
     except (BlockingIOError, PermissionError):
@@ -30,20 +37,22 @@ def _try_lock(fd: int, kind: int, offset: int) -> bool:
 
 
 class Hold:
-    """A lock that is held. Its file is not inherited by children."""
+    """A lock that is held. Its file is not inherited by the programs that are started meanwhile."""
 
-    def __init__(self, fd: int, offset: int, note: str) -> None:
+    def __init__(self, fd: int, note: str) -> None:
         self._fd = fd
-        self._offset = offset
         self._note = note
 
     def release(self) -> None:
-        """Give the lock back; once."""
+        """Give the lock back; a second time does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
         try:
             os.unlink(self._note)
         except OSError:
             pass
-        os.close(self._fd)
+        os.close(fd)
 
 
 class LockTable:
@@ -55,6 +64,7 @@ class LockTable:
 
     @staticmethod
     def _offset(name: str) -> int:
+        """The byte that stands for a name."""
         return int.from_bytes(blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") % _SPACE
 
     def _note(self, name: str) -> str:
@@ -62,19 +72,47 @@ class LockTable:
 
     def try_acquire(self, name: str) -> Hold | None:
         """Return the lock of a name, None when another holds it. Raises OSError where the folder can't be written."""
-        os.makedirs(self._folder, exist_ok=True)
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if not _try_lock(fd, fcntl.F_WRLCK, self._offset(name)):
-            os.close(fd)
+        make_folders(self._folder)
+        fd = self._locked(name)
+        if fd is None:
             return None
         note = self._note(name)
         try:
-            with open(note, "w", encoding="utf-8") as file:
+            with open(note, "w", encoding="utf-8", errors="surrogateescape") as file:
                 command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
                 json.dump({"pid": os.getpid(), "host": socket.gethostname(), "command": command}, file)
         except OSError:
             pass
-        return Hold(fd, self._offset(name), note)
+        return Hold(fd, note)
+
+    def _locked(self, name: str) -> int | None:
+        """Return the open file that holds the lock of a name, None when another does."""
+        fd = self._open(self._path)
+        try:
+            if _try_lock(fd, self._offset(name)):
+                return fd
+        except OSError as error:
+            if error.errno not in _NOT_KNOWN:
+                os.close(fd)
+                raise
+            os.close(fd)
+            fd = self._open(os.path.join(self._folder, f"{self._offset(name):016x}.lock"))
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except BlockingIOError:
+                pass
+        os.close(fd)
+        return None
+
+    @staticmethod
+    def _open(path: str) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            share(path)
+            return fd
 
     def holder(self, name: str) -> str | None:
         """Return who holds a name, for people, None where that is not known."""

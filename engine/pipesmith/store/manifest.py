@@ -1,7 +1,8 @@
 """A folder's content as a list of entries, and its canonical bytes, whose hash is the folder's digest.
 
-BLAKE3: a header line, then one compact JSON array a line, sorted by path: `["f", path, hex, size, executable]`, `["l", path, text]`
-or, for a folder with nothing in it, `["d", path]`. MD5: DVC's `.dir` files. Source: docs/formats/object-store.md.
+BLAKE3: a header line, then one compact JSON array a line, sorted by path: `["f", path, hex, size, executable]`,
+`["l", path, text]` or, for a folder with nothing in it, `["d", path]`. MD5: DVC's `.dir` files.
+Source: docs/formats/object-store.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ HEADER = '["pipesmith-folder",1]'
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """kind: `f` file, `l` link, `d` empty folder. path: relative, `/`-separated. hex, size, executable: of a file. text: of a link."""
+    """kind: `f` file, `l` link, `d` empty folder. path: relative, `/`-separated.
+
+    hex, size, executable: of a file. text: of a link.
+    """
 
     kind: str
     path: str
@@ -39,7 +43,8 @@ def render(entries: Iterable[Entry], algorithm: str) -> bytes:
             if entry.kind != "f":
                 what = "a symbolic link" if entry.kind == "l" else "an empty folder"
                 raise UserError(
-                    f"`{entry.path}` is {what}, which DVC's format can't hold", 'leave it out, or set [cache] hash = "blake3"'
+                    f"`{entry.path}` is {what}, which DVC's format can't hold",
+                    'leave it out, or set [cache] hash = "blake3"',
                 )
             rows.append({"md5": entry.hex, "relpath": entry.path})
         rows.sort(key=lambda row: row["relpath"])
@@ -59,26 +64,50 @@ _line = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def parse(data: bytes, algorithm: str) -> list[Entry]:
-    """Return the entries. Raises StageError for bytes that are no manifest, or one of a later version."""
+    """Return the entries. Raises StageError for bytes that are no manifest, or one of a later version.
+
+    A manifest may come from elsewhere: one whose paths would lead out of the folder is none.
+    """
     try:
         if algorithm == "md5":
-            return [Entry("f", row["relpath"], row["md5"]) for row in json.loads(data)]
-        head, *lines = data.decode("ascii").splitlines()
-        if head != HEADER:
-            name, version = json.loads(head)
-            raise StageError(f"a folder manifest of version {version}, this pipesmith reads version 1", f"update it ({name})")
-        entries = []
-        for line in lines:
-            kind, *rest = json.loads(line)
-            if kind == "f":
-                entries.append(Entry("f", rest[0], rest[1], rest[2], rest[3]))
-            elif kind == "l":
-                entries.append(Entry("l", rest[0], text=rest[1]))
-            else:
-                entries.append(Entry("d", rest[0]))
-    except (ValueError, KeyError, TypeError, IndexError, UnicodeDecodeError):
+            entries = [Entry("f", row["relpath"], row["md5"]) for row in json.loads(data)]
+        else:
+            head, *lines = data.decode("ascii").splitlines()
+            if head != HEADER:
+                name, version = json.loads(head)
+                raise StageError(
+                    f"a folder manifest of version {version}, this pipesmith reads version 1", f"update it ({name})"
+                )
+            entries = [_entry(*row) for row in json.loads(f"[{','.join(lines)}]")]
+        _check(entries)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise StageError("a folder manifest in the cache is damaged", "run `pipe verify`") from None
     return entries
+
+
+def _entry(kind: str, path: str, hex: str = "", size: int = 0, executable: bool = False) -> Entry:
+    if kind == "f":
+        return Entry("f", path, hex, size, executable)
+    if kind == "l":
+        return Entry("l", path, text=hex)
+    if kind == "d":
+        return Entry("d", path)
+    raise ValueError(kind)
+
+
+def _check(entries: list[Entry]) -> None:
+    """Raise ValueError for paths that lead out of the folder, also through a link, and for what is no hash."""
+    leaves = {entry.path for entry in entries if entry.kind == "l"}
+    for entry in entries:
+        path = entry.path
+        if path.startswith("/") or not path or "\0" in path or (".." in path and ".." in path.split("/")):
+            raise ValueError(path)
+        if entry.kind == "f" and not entry.hex.isalnum():
+            raise ValueError(entry.hex)
+        if leaves and "/" in path:
+            parts = path.split("/")
+            if any("/".join(parts[:end]) in leaves for end in range(1, len(parts))):
+                raise ValueError(path)
 
 
 def digest_of(entries: Iterable[Entry], algorithm: str) -> tuple[Digest, bytes]:

@@ -1,7 +1,7 @@
 """Who may read and write what lies under the pipe folder: what git's `core.sharedRepository` says, else the umask.
 
-The pipe folder carries the answer in its own mode: the set-group bit says that all below it follows its permissions. So no other
-module asks git.
+The pipe folder carries the answer in its own mode: the set-group bit says that all below it follows its permissions.
+So no other module asks git.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ __all__ = ["make_folders", "prepare", "share", "shared_bits"]
 def shared_bits(value: str | None) -> int | None:
     """Return the permission bits that a value of core.sharedRepository asks for, None for "as the umask says".
 
-    Source: git-config(1): `group`, `true` and `1`; `all`, `world`, `everybody` and `2`; an octal number that lets the owner in.
+    Source: git-config(1): `group`, `true` and `1`; `all`, `world`, `everybody` and `2`; an octal number that lets the
+    owner in.
     """
     word = (value or "").strip().lower()
     if word in ("group", "true", "yes", "on", "1"):

@@ -1,32 +1,36 @@
 """Content by digest: files and folder manifests, each stored once. Layout: docs/formats/object-store.md.
 
-An object is there under its name only when it is whole. What comes out is checked against its name; a damaged object is moved to
-the trash and counts as missing.
+An object is there under its name only when it is whole. What comes out is checked against its name; a damaged object
+is moved to the trash and counts as missing.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import marshal
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
 
-from pipesmith.digest import Digest, new_hasher
-from pipesmith.errors import EnvironmentFailure, StageError, UserError
+from pipesmith.digest import ALGORITHMS, Digest, new_hasher
+from pipesmith.errors import StageError, UserError
 from pipesmith.pipeline.model import CacheConfig
-from pipesmith.store.links import HARDLINK_ABOVE_BYTES, copy_hashing, reflink
+from pipesmith.store.checked import Checked
+from pipesmith.store.disk import disk_failure, names, unfinished
+from pipesmith.store.hashing import hash_file, read_small
+from pipesmith.store.links import HARDLINK_ABOVE_BYTES, copy_hashing, reflink, write_all
 from pipesmith.store.manifest import Entry, Manifest, digest_of, parse
+from pipesmith.store.modes import make_folders, share
 from pipesmith.store.state_db import StateDB
 
 __all__ = ["ObjectDamaged", "ObjectMissing", "ObjectStore", "hash_file"]
 
-_CHUNK = 1 << 20
-_THREADED_ABOVE_BYTES = 64 << 20
+_SMALL_BYTES = 1 << 20
 _POOL_ABOVE = 64
+_SHORTEST_PREFIX = 4
 
 
 class ObjectMissing(StageError):
@@ -37,49 +41,26 @@ class ObjectDamaged(StageError):
     """An object is not what its name says; it lies in the trash now."""
 
 
-def hash_file(path: str, algorithm: str) -> tuple[str, int]:
-    """Return hex hash and size of a file's bytes, read in one pass."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        if algorithm == "blake3" and size >= _THREADED_ABOVE_BYTES:
-            from blake3 import blake3
-
-            hasher = blake3(max_threads=blake3.AUTO)
-            hasher.update_mmap(path)
-            return hasher.hexdigest(), size
-        hasher = new_hasher(algorithm)  # type: ignore[assignment]
-        read = 0
-        if size < _CHUNK:
-            data = os.read(fd, _CHUNK)
-            while data:
-                hasher.update(data)
-                read += len(data)
-                data = os.read(fd, _CHUNK) if len(data) == _CHUNK else b""
-            return hasher.hexdigest(), read
-        buffer = bytearray(_CHUNK)
-        view = memoryview(buffer)
-        with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                hasher.update(view[:count])
-                read += count
-        return hasher.hexdigest(), read
-    finally:
-        os.close(fd)
-
-
 class ObjectStore:
-    """root: the cache folder. tmp: a folder on the same file system. state: remembers which objects were checked."""
+    """root: the cache folder. tmp: where trees wait to be taken in. state: remembers which objects were checked.
+
+    An object is written beside its place under a name that begins with `.tmp-`, and renamed when it is whole.
+    """
 
     def __init__(self, root: str, tmp: str, state: StateDB, config: CacheConfig) -> None:
         self.root = root
         self.tmp = tmp
         self.algorithm = config.hash
+        self._config = config
         self._ways = config.link
         self._state = state
         self._manifests: dict[str, Manifest] = {}
-        self._made: set[str] = set()
-        self._checked: dict[str, bytes] = {}
+        self._made: dict[str, bool] = {}
+        self._checked = Checked(state)
+
+    def of_algorithm(self, algorithm: str) -> ObjectStore:
+        """Return the same store, taking in by another hash."""
+        return ObjectStore(self.root, self.tmp, self._state, replace(self._config, hash=algorithm))
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -120,8 +101,8 @@ class ObjectStore:
     def add_tree(self, path: str, *, move: bool) -> Digest:
         """Take in a file or a whole folder and return its digest.
 
-        move: the bytes may be taken away (the caller drops what is left). Raises EnvironmentFailure on a full disk, UserError for
-        what can't be stored (sockets, devices, unreadable files; links and empty folders in md5 mode).
+        move: the bytes may be taken away (the caller drops what is left). Raises EnvironmentFailure on a full disk,
+        UserError for what can't be stored (sockets, devices; links and empty folders in md5 mode).
         """
         try:
             info = os.lstat(path)
@@ -132,7 +113,7 @@ class ObjectStore:
             hex, size = self._add_file(path, move, info)
             return Digest(self.algorithm, hex, size)
         except OSError as error:
-            raise self._disk(error, path) from None
+            raise disk_failure(error, self.root, path) from None
 
     def add_bytes(self, data: bytes) -> Digest:
         """Take in a file's bytes."""
@@ -142,7 +123,7 @@ class ObjectStore:
         try:
             self._write(hex, data)
         except OSError as error:
-            raise self._disk(error, self.root) from None
+            raise disk_failure(error, self.root) from None
         return Digest(self.algorithm, hex, len(data))
 
     def _add_folder(self, path: str, move: bool) -> Digest:
@@ -163,7 +144,8 @@ class ObjectStore:
                     elif child.is_file(follow_symlinks=False):
                         files.append((name, child.path, child.stat(follow_symlinks=False)))
                     else:
-                        raise UserError(f"`{name}` in `{path}` is neither file, folder nor link", "leave it out of the output")
+                        what = f"`{name}` in `{path}` is neither file, folder nor link"
+                        raise UserError(what, "leave it out of the output")
             if empty and inner:
                 entries.append(Entry("d", inner))
 
@@ -172,7 +154,7 @@ class ObjectStore:
             hex, size = self._add_file(place, move, info)
             return Entry("f", name, hex, size, bool(info.st_mode & 0o100))
 
-        if len(files) > _POOL_ABOVE and any(info.st_size > _CHUNK for _n, _p, info in files):
+        if len(files) > _POOL_ABOVE and any(info.st_size > _SMALL_BYTES for _n, _p, info in files):
             with ThreadPoolExecutor(4) as pool:
                 entries += pool.map(add, files)
         else:
@@ -183,30 +165,31 @@ class ObjectStore:
         return digest
 
     def _add_file(self, path: str, move: bool, info: os.stat_result) -> tuple[str, int]:
-        if not move and info.st_size <= _CHUNK:
-            with open(path, "rb") as file:
-                data = file.read()
+        if move and info.st_nlink == 1:
+            hex, size = hash_file(path, self.algorithm)
+            self._settle(path, hex)
+            return hex, size
+        if info.st_size <= _SMALL_BYTES:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = read_small(fd, info.st_size)
+            finally:
+                os.close(fd)
             hasher = new_hasher(self.algorithm)
             hasher.update(data)
             hex = hasher.hexdigest()
             self._write(hex, data)
             return hex, len(data)
-        if not move:
-            ready = os.path.join(self.tmp, f"object-{secrets.token_hex(8)}")
-            try:
-                if reflink(path, ready, 0o600):
-                    hex, size = hash_file(ready, self.algorithm)
-                else:
-                    hex, size = copy_hashing(path, ready, 0o600, self.algorithm), os.stat(ready).st_size
-                self._settle(ready, hex)
-            finally:
-                if os.path.lexists(ready):
-                    os.unlink(ready)
-            return hex, size
-        hex, size = hash_file(path, self.algorithm)
-        if info.st_nlink > 1:
-            return self._add_file(path, False, info)
-        self._settle(path, hex)
+        ready = os.path.join(self._folder(os.path.join(self.root, "files", self.algorithm)), unfinished())
+        try:
+            if reflink(path, ready, 0o600):
+                hex, size = hash_file(ready, self.algorithm)
+            else:
+                hex, size = copy_hashing(path, ready, 0o600, self.algorithm), os.stat(ready).st_size
+            self._settle(ready, hex)
+        finally:
+            if os.path.lexists(ready):
+                os.unlink(ready)
         return hex, size
 
     def _settle(self, ready: str, hex: str) -> None:
@@ -214,50 +197,49 @@ class ObjectStore:
         target = self._path(self.algorithm, hex)
         if os.path.exists(target) and self._whole(self.algorithm, hex, target):
             return
-        os.chmod(ready, 0o444)
-        self._folder(target)
+        folder = self._folder(os.path.dirname(target))
         try:
+            os.chmod(ready, 0o444 & ~_umask())
             os.rename(ready, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            inside = os.path.join(self.tmp, f"object-{secrets.token_hex(8)}")
+            inside = os.path.join(folder, unfinished())
             if copy_hashing(ready, inside, 0o444, self.algorithm) != hex:
+                os.unlink(inside)
                 raise StageError(f"`{ready}` changed while it was read", "build again") from None
             os.rename(inside, target)
-        self._remember(hex, target)
+        self._named(hex, target)
 
     def _write(self, hex: str, data: bytes) -> None:
         target = self._path(self.algorithm, hex)
         if os.path.exists(target) and self._whole(self.algorithm, hex, target):
             return
-        self._folder(target)
-        ready = os.path.join(self.tmp, f"object-{secrets.token_hex(8)}")
-        fd = os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        ready = os.path.join(self._folder(os.path.dirname(target)), unfinished())
+        fd = os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         try:
             try:
-                view = memoryview(data)
-                while len(view):
-                    view = view[os.write(fd, view) :]
+                write_all(fd, data)
             finally:
                 os.close(fd)
             os.rename(ready, target)
         except OSError:
             os.unlink(ready)
             raise
-        self._remember(hex, target)
+        self._named(hex, target)
 
-    def _folder(self, target: str) -> None:
-        folder = os.path.dirname(target)
+    def _named(self, hex: str, target: str) -> None:
+        """An object has its name now."""
+        if self._made[os.path.dirname(target)]:
+            share(target, read_only=True)
+        self._checked.add(hex, target)
+
+    def _folder(self, folder: str) -> str:
+        """Return a folder of objects, made if need be."""
         if folder not in self._made:
-            os.makedirs(folder, exist_ok=True)
-            os.makedirs(self.tmp, exist_ok=True)
-            self._made.add(folder)
-
-    def _disk(self, error: OSError, path: str) -> EnvironmentFailure:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return EnvironmentFailure(f"no space left on the disk of `{self.root}`", "free some space (`pipe gc`), then build again")
-        return EnvironmentFailure(f"`{error.filename or path}`: {error.strerror}")
+            make_folders(folder)
+            self._made[folder] = bool(os.stat(folder).st_mode & stat.S_ISGID)
+        return folder
 
     # -- out ------------------------------------------------------------------------------------------------------
 
@@ -286,14 +268,21 @@ class ObjectStore:
         return data
 
     def place(self, digest: Digest, target: str, *, link: bool) -> None:
-        """Write content to `target`, which must not exist. link: big files may share their bytes with the store, read-only.
+        """Write content to `target`, which must not exist.
 
-        Raises ObjectMissing or ObjectDamaged, with nothing at `target` then.
+        link: big files may share their bytes with the store, read-only.
+        Raises ObjectMissing, ObjectDamaged or (a full disk) EnvironmentFailure, with nothing at `target` then.
         """
-        if not digest.is_folder:
-            self._place_file(digest.algorithm, digest.hex, digest.size, target, False, link)
-            return
-        entries = self.manifest(digest).entries
+        try:
+            if digest.is_folder:
+                self._place_folder(digest.algorithm, self.manifest(digest).entries, target, link)
+            else:
+                self._place_file(digest.algorithm, digest.hex, None, target, False, link)
+        except OSError as error:
+            raise disk_failure(error, os.path.dirname(target), target) from None
+        self._checked.flush()
+
+    def _place_folder(self, algorithm: str, entries: list[Entry], target: str, link: bool) -> None:
         os.mkdir(target)
         made = {""}
         try:
@@ -304,7 +293,7 @@ class ObjectStore:
                     os.makedirs(f"{target}/{parent}", exist_ok=True)
                     made.add(parent)
                 if entry.kind == "f":
-                    self._place_file(digest.algorithm, entry.hex, entry.size, place, entry.executable, link)
+                    self._place_file(algorithm, entry.hex, entry.size or None, place, entry.executable, link)
                 elif entry.kind == "l":
                     os.symlink(entry.text, place)
                 else:
@@ -315,16 +304,21 @@ class ObjectStore:
             shutil.rmtree(target, ignore_errors=True)
             raise
 
-    def _place_file(self, algorithm: str, hex: str, size: int, target: str, executable: bool, link: bool) -> None:
+    def _place_file(
+        self, algorithm: str, hex: str, size: int | None, target: str, executable: bool, link: bool
+    ) -> None:
         path = self._path(algorithm, hex)
         mode = 0o777 if executable else 0o666
         try:
-            big = os.stat(path).st_size > HARDLINK_ABOVE_BYTES
-        except FileNotFoundError:
+            big = link and (os.stat(path).st_size if size is None else size) > HARDLINK_ABOVE_BYTES
+            if big and self._link(algorithm, hex, path, target, mode, executable):
+                return
+            copied = copy_hashing(path, target, mode, algorithm)
+        except FileNotFoundError as error:
+            if error.filename != path:
+                raise
             raise ObjectMissing(f"object {hex[:8]} is not in the cache", "build again") from None
-        if big and link and self._link(algorithm, hex, path, target, mode, executable):
-            return
-        if copy_hashing(path, target, mode, algorithm) != hex:
+        if copied != hex:
             os.unlink(target)
             self.discard(algorithm, hex)
             raise ObjectDamaged(f"object {hex[:8]} in the cache was damaged", "build again")
@@ -344,44 +338,32 @@ class ObjectStore:
                     os.link(path, target)
                 except OSError:
                     continue
-                self._remember(hex, path)
+                self._checked.add(hex, path)
                 return True
         return False
 
     # -- checking -------------------------------------------------------------------------------------------------
 
     def _whole(self, algorithm: str, hex: str, path: str) -> bool:
-        """Return whether an object is what its name says: by its stamp when it was checked before, else by reading it. A damaged one
-        goes to the trash."""
-        stamp = _stamp(path)
-        if stamp is not None and (self._checked.get(hex) or self._stored_stamp(hex)) == stamp:
-            return True
-        if hash_file(path, algorithm)[0] != hex.partition(".")[0]:
-            self.discard(algorithm, hex)
-            return False
-        self._remember(hex, path)
-        return True
+        """Return whether an object is what its name says: by its stamp where it was checked before, else by reading it.
 
-    def _stored_stamp(self, hex: str) -> bytes | None:
-        rows = self._state.query("SELECT stamp FROM objects WHERE hex = ?", (hex,))
-        return rows[0][0] if rows else None
-
-    def _remember(self, hex: str, path: str) -> None:
-        stamp = _stamp(path)
-        if stamp is not None:
-            self._checked[hex] = stamp
+        A damaged one goes to the trash.
+        """
+        return self._checked.holds(hex, path) or self.check(algorithm, hex)
 
     def flush(self) -> None:
         """Remember for later processes which big objects were checked."""
-        rows = [(hex, stamp) for hex, stamp in self._checked.items() if marshal.loads(stamp)[1] > HARDLINK_ABOVE_BYTES]
-        if rows:
-            self._state.write_many("INSERT OR REPLACE INTO objects VALUES (?, ?)", rows)
+        self._checked.flush()
 
     def check(self, algorithm: str, hex: str) -> bool:
-        """Read an object and return whether it is what its name says; a damaged one goes to the trash."""
+        """Read an object and return whether it is there and what its name says; a damaged one goes to the trash."""
         path = self._path(algorithm, hex)
-        if hash_file(path, algorithm)[0] == hex.partition(".")[0]:
-            self._remember(hex, path)
+        try:
+            found = hash_file(path, algorithm)[0]
+        except FileNotFoundError:
+            return False
+        if found == hex.partition(".")[0]:
+            self._checked.add(hex, path)
             return True
         self.discard(algorithm, hex)
         return False
@@ -389,11 +371,10 @@ class ObjectStore:
     def discard(self, algorithm: str, hex: str) -> None:
         """Move an object to the trash."""
         trash = os.path.join(os.path.dirname(self.root), "trash")
-        self._checked.pop(hex, None)
+        self._checked.forget(hex)
         self._manifests.pop(hex, None)
-        self._made.clear()
         try:
-            os.makedirs(trash, exist_ok=True)
+            make_folders(trash)
             os.rename(self._path(algorithm, hex), os.path.join(trash, f"{algorithm}-{hex}"))
         except OSError:
             pass
@@ -401,51 +382,54 @@ class ObjectStore:
     def objects(self) -> Iterator[tuple[str, str, os.stat_result]]:
         """Yield (algorithm, hex, stat) of every object."""
         files = os.path.join(self.root, "files")
-        for algorithm in _names(files):
-            for first in _names(os.path.join(files, algorithm)):
+        for algorithm in names(files):
+            for first in names(os.path.join(files, algorithm)):
                 folder = os.path.join(files, algorithm, first)
-                for rest in _names(folder):
+                for rest in names(folder):
                     try:
                         yield algorithm, first + rest, os.lstat(os.path.join(folder, rest))
                     except OSError:
                         continue
 
     def find(self, prefix: str) -> list[Digest]:
-        """Return the objects whose hex begins with `prefix` (`ALGORITHM:` before it is allowed), at most a few."""
+        """Return the objects whose hex begins with `prefix`: four digits at least; `ALGORITHM:` may stand before."""
         algorithm, _, hex = prefix.rpartition(":")
-        found = []
-        for name in [algorithm] if algorithm else _names(os.path.join(self.root, "files")):
+        found: list[Digest] = []
+        if len(hex) < _SHORTEST_PREFIX or not hex.removesuffix(".dir").isalnum():
+            return found
+        for name in [algorithm] if algorithm in ALGORITHMS else names(os.path.join(self.root, "files")):
             folder = os.path.join(self.root, "files", name, hex[:2])
-            for rest in _names(folder):
-                if (hex[:2] + rest).startswith(hex) and len(hex) >= 4:
-                    found.append(Digest(name, hex[:2] + rest, os.path.getsize(os.path.join(folder, rest))))
+            for rest in names(folder):
+                if rest.startswith(hex[2:]):
+                    found.append(Digest(name, hex[:2] + rest, os.lstat(os.path.join(folder, rest)).st_size))
         return found
 
     def sync(self) -> None:
-        """Bring what was stored to the disk: one syncfs."""
+        """Bring what was stored to the disk: one syncfs; and remember what was checked."""
         try:
             fd = os.open(self.root, os.O_RDONLY)
         except OSError:
             return
         try:
-            libc = ctypes.CDLL(None)
-            if hasattr(libc, "syncfs"):
-                libc.syncfs(fd)
+            libc = ctypes.CDLL(None, use_errno=True)
+            if not hasattr(libc, "syncfs"):
+                os.sync()
+            elif libc.syncfs(fd) != 0:
+                code = ctypes.get_errno()
+                raise disk_failure(OSError(code, os.strerror(code), self.root), self.root)
         finally:
             os.close(fd)
+        self._checked.flush()
 
 
-def _names(folder: str) -> list[str]:
+@cache
+def _umask() -> int:
+    """Return the process's umask, without changing it for the time of a call as os.umask does."""
     try:
-        return sorted(os.listdir(folder))
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
     except OSError:
-        return []
-
-
-def _stamp(path: str) -> bytes | None:
-    """Return what proves that a file was not written since. A new name of it changes its ctime: then it is read once more."""
-    try:
-        info = os.lstat(path)
-    except OSError:
-        return None
-    return marshal.dumps((info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns), 2)
+        pass
+    return 0o022

@@ -37,10 +37,10 @@ class _LaterVersion(Exception):
 
 
 class StateDB:
-    """One connection, shared by the threads of a process. Never raises: what can't be read is empty, what can't be written is
-    dropped. notices: lines for people about what was found wrong.
+    """One connection, shared by the threads of a process.
 
-    Text that is no UTF-8 (a path with odd bytes) is stored as those bytes.
+    Never raises: what can't be read is empty, what can't be written is dropped. notices: lines for people about what
+    was found wrong. Text that is no UTF-8 (a path with odd bytes) is stored as those bytes.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,7 +52,7 @@ class StateDB:
         self._open()
 
     def _open(self) -> None:
-        """Open for reading and writing; what is broken is put aside first; where that can't be, open for reading; else not."""
+        """Open for reading and writing, after putting aside what is broken; else for reading; else not at all."""
         try:
             self._make()
         except _LaterVersion as later:
@@ -121,8 +121,10 @@ class StateDB:
         return code in _BROKEN or (code == sqlite3.SQLITE_ERROR and "no such table" in str(error))
 
     def _mend(self) -> bool:
-        """Move a broken database out of the way and begin a new one; return whether that was done. Another process may have done
-        it meanwhile: whoever gets the lock looks again."""
+        """Move a broken database out of the way and begin a new one; return whether that was done.
+
+        Another process may have done it meanwhile: whoever gets the lock looks again.
+        """
         with open(f"{self.path}.mend", "a") as guard:
             share(f"{self.path}.mend")
             fcntl.flock(guard, fcntl.LOCK_EX)
@@ -186,7 +188,7 @@ class StateDB:
                 self._failed(error)
 
     def _failed(self, error: sqlite3.Error) -> None:
-        """Begin anew after damage that showed only now; do without writing where the disk is full or can't be written."""
+        """Begin anew after damage that showed only now; do without writing where the disk can't be written."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
             if self.writable:

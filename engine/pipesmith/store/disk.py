@@ -1,0 +1,52 @@
+"""What all writers below the pipe folder have in common: files in one step, and what a full disk is called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+
+from pipesmith.errors import EnvironmentFailure
+from pipesmith.store.modes import make_folders, share
+
+__all__ = ["UNFINISHED", "disk_failure", "names", "unfinished", "write_whole"]
+
+UNFINISHED = ".tmp-"
+
+
+def unfinished() -> str:
+    """Return a name for a file that is being written: no reader takes it for one that is whole."""
+    return f"{UNFINISHED}{secrets.token_hex(8)}"
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a small file in one step. Raises OSError, with nothing left behind."""
+    folder = os.path.dirname(path)
+    make_folders(folder)
+    ready = os.path.join(folder, unfinished())
+    try:
+        with open(ready, "wb") as file:
+            file.write(data)
+        share(ready)
+        os.rename(ready, path)
+    except BaseException:
+        if os.path.lexists(ready):
+            os.unlink(ready)
+        raise
+
+
+def names(folder: str) -> list[str]:
+    """Return the names in a folder, sorted, without those of unfinished files; none where it can't be read."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith(UNFINISHED))
+    except OSError:
+        return []
+
+
+def disk_failure(error: OSError, root: str, path: str | None = None) -> EnvironmentFailure:
+    """Return what to tell people of an error while something was written below `root`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return EnvironmentFailure(
+            f"no space left on the disk of `{root}`", "free some space (`pipe gc`), then build again"
+        )
+    return EnvironmentFailure(f"`{error.filename or path or root}`: {error.strerror or error}")
