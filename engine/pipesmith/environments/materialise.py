@@ -85,7 +85,7 @@ def ensure(pin: EnvironmentPin, notice: Callable[[str], None], *, root: str | No
 
 @contextmanager
 def hold(key: str, notice: Callable[[str], None]) -> Iterator[None]:
-    """Hold an environment's lock for the time of a `with`; who holds it is told before waiting. A dead process holds none."""
+    """Hold an environment's lock during a `with`; who holds it is told before waiting. A dead process holds none."""
     lock = os.open(os.path.join(environments_folder(), f"{key}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:

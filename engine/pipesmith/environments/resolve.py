@@ -58,14 +58,14 @@ def _compiled(name: str, asked: Asked, python: str, kept: tuple[str, ...], root:
         if asked.constraints:
             _write_lines(constraints, asked.constraints)
             arguments += ["--constraints", constraints]
-        if kept:  # uv prefers what its output file already holds
+        if kept:  # uv prefers what its output file already holds, hashes included
             _write_lines(out, [line.replace(" --hash=", " \\\n    --hash=") for line in kept])
         done = run_uv(arguments, cwd=root)
         if done.returncode != 0:
             raise _failure(name, done.stderr)
         with open(out, encoding="utf-8") as file:
             text = file.read()
-    resolved = canonical_set(text, python, kept)
+    resolved = canonical_set(text, python)
     for line in resolved:
         if " --hash=" not in line:
             raise UserError(
@@ -87,12 +87,8 @@ def _failure(name: str, stderr: str) -> Exception:
     return EnvironmentFailure(f"environment `{name}` can't be resolved: {what}", f"uv says: {whole}")
 
 
-def canonical_set(text: str, python: str, kept: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the lines of a set, `NAME==VERSION[ ; MARKER] --hash=…`, sorted, without those that `python` never takes.
-
-    A line of `kept` stays as it is where its hashes still stand: an index that gained files changes nothing.
-    """
-    known = {line.partition(" --hash=")[0]: line for line in kept}
+def canonical_set(text: str, python: str) -> tuple[str, ...]:
+    """Return the lines of a set, `NAME==VERSION[ ; MARKER] --hash=…`, sorted; none that `python` never takes."""
     lines: list[str] = []
     for joined in re.sub(r"\\\r?\n", " ", text).splitlines():
         line = joined.strip()
@@ -107,11 +103,7 @@ def canonical_set(text: str, python: str, kept: Iterable[str] = ()) -> tuple[str
         head = f"{normal_name(package)}=={version}" if separator else wanted.strip()
         head = f"{head} ; {left}" if left else head
         hashes = sorted({each.strip() for each in hashes})
-        old = known.get(head)
-        if old is not None and hashes and set(old.split(" --hash=")[1:]) <= set(hashes):
-            lines.append(old)
-        else:
-            lines.append(" ".join([head, *(f"--hash={each}" for each in hashes)]))
+        lines.append(" ".join([head, *(f"--hash={each}" for each in hashes)]))
     return tuple(sorted(set(lines)))
 
 

@@ -73,7 +73,9 @@ class Pins:
 
             notice(f"resolving environment `{name}`")
             previous = self._session.lockfile.environments.get(name)
-            self.new_environments[name] = resolve(environment, self._session.read_file, previous, upgrade=upgrade)
+            self.new_environments[name] = resolve(
+                environment, self._session.read_file, previous, upgrade=upgrade, root=self._session.workspace.root
+            )
             self._texts.pop(name, None)
 
     def materialise(self, stage: Stage, notice: Callable[[str], None]) -> StageEnvironment:
@@ -92,7 +94,7 @@ class Pins:
 
                 pin = self.environment_pin(environment)
                 assert pin is not None
-                made = ensure(pin, notice)
+                made = ensure(pin, notice, root=self._session.workspace.root)
             self._materialised[name] = StageEnvironment(path=(made.bin,), prefix=made.prefix)
         return self._materialised[name]
 
