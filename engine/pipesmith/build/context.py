@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipesmith.digest import Digest
 from pipesmith.events import Event, Notice
 from pipesmith.executors.base import Executor
 from pipesmith.fingerprint.work_tree import WorkTree
@@ -74,7 +75,8 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class BuildContext:
-    """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew."""
+    """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew.
+    digest_now(path): of what lies at a workspace path at this moment."""
 
     repo: Repository
     root: str
@@ -83,6 +85,7 @@ class BuildContext:
     run: str
     tree: WorkTree
     fresh_tree: Callable[[], WorkTree]
+    digest_now: Callable[[str], Digest | None]
     state: StateDB
     store: ObjectStore
     actions: ActionCache

@@ -1,4 +1,4 @@
-"""Whether what a stage was given is still what it was judged by: stamps first, digests where stamps differ."""
+"""Whether what a stage is given is what it was judged by: when it starts, and when it ends. Stamps first, digests where they differ."""
 
 from __future__ import annotations
 
@@ -6,79 +6,91 @@ import marshal
 import os
 import threading
 import time
+from collections.abc import Callable
 from hashlib import blake2b
 
 from pipesmith.build.context import BuildContext
-from pipesmith.fingerprint.items import input_parts
+from pipesmith.digest import Digest
+from pipesmith.fingerprint.items import InputPart, input_parts
+from pipesmith.fingerprint.stat_cache import RACY_NS, stamp_of
 from pipesmith.pipeline.model import Stage
 from pipesmith.verdict.verdict import Seen
 
 __all__ = ["Evidence", "Stamper"]
 
-# A folder whose walk took this long is not walked again within as many times that span: at the start of a stage a recent
-# walk will do there, since the one at its end sees any change in between.
+# A walk that took this long is not done again within so many times that span when a stage starts: the one at its end, which
+# is always a new one, sees any change in between.
 _REUSE_ABOVE_S = 0.05
 _REUSE_FACTOR = 10.0
 
 
 class Stamper:
-    """Cheap stamps of files and folders. Thread-safe. Big folders are walked once for stages that end together."""
+    """Stamps of whole folders, and the digests that were found under them. Thread-safe; stages that end together share a walk."""
 
     def __init__(self) -> None:
         self._recent: dict[str, tuple[float, float, bytes]] = {}  # path: (when the walk began, seconds it took, stamp)
-        self._walking: dict[str, threading.Lock] = {}
+        self._digests: dict[str, tuple[bytes, str | None]] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
 
-    def stamp(self, path: str, *, since: float | None) -> bytes:
-        """Return a stamp of all that lies at an absolute path, from a walk begun after `since` (monotonic).
+    def digest_text(self, path: str, since: float | None, digest: Callable[[], Digest | None]) -> str | None:
+        """Return the digest text of what lies at an absolute path, from a look begun after `since` (monotonic seconds).
 
-        since None: a recent walk will do for what is dear to walk."""
-        asked = time.monotonic() if since is None else since
+        since None: what is dear to walk may have been looked at a moment before. digest: reads it, where its stamp is not known.
+        """
         with self._guard:
-            lock = self._walking.setdefault(path, threading.Lock())
+            lock = self._locks.setdefault(path, threading.Lock())
         with lock:
-            known = self._recent.get(path)
-            if known is not None:
-                began, took, stamp = known
-                recent = since is None and took > _REUSE_ABOVE_S and asked - began < _REUSE_FACTOR * took
-                if began > asked or recent:
-                    return stamp
-            began = time.monotonic()
-            hasher = blake2b(digest_size=16)
-            _walk(path, hasher.update)
-            stamp = hasher.digest()
-            self._recent[path] = (began, time.monotonic() - began, stamp)
-            return stamp
+            stamp = self._stamp(path, since)
+            known = self._digests.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            while True:
+                found = digest()
+                again = self._stamp(path, time.monotonic())
+                if again == stamp:
+                    text = found.text if found is not None else None
+                    self._digests[path] = (stamp, text)
+                    return text
+                stamp = again
+
+    def _stamp(self, path: str, since: float | None) -> bytes:
+        now = time.monotonic()
+        known = self._recent.get(path)
+        if known is not None:
+            began, took, stamp = known
+            if since is not None and began > since:
+                return stamp
+            if since is None and took > _REUSE_ABOVE_S and now - began < _REUSE_FACTOR * took:
+                return stamp
+        hasher = blake2b(digest_size=16)
+        _walk(path, hasher.update)
+        stamp = hasher.digest()
+        self._recent[path] = (now, time.monotonic() - now, stamp)
+        return stamp
 
 
-def _walk(path: str, update) -> None:  # type: ignore[no-untyped-def]
+def _walk(path: str, update: Callable[[bytes], None]) -> None:
     try:
         info = os.lstat(path)
     except OSError:
         update(b"absent")
         return
-    update(_facts(info))
-    if not os.path.isdir(path) or os.path.islink(path):
-        return
-    flat: list[object] = []
-    folders: list[str] = []
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                info = entry.stat(follow_symlinks=False)
-                flat += (entry.name, info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-    except OSError:
-        update(b"unreadable")
-        return
-    update(marshal.dumps(flat, 2))
-    for folder in folders:
-        _walk(folder, update)
-
-
-def _facts(info: os.stat_result) -> bytes:
-    return marshal.dumps((info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns), 2)
+    update(marshal.dumps(stamp_of(info), 2))
+    stack = [path] if os.path.isdir(path) and not os.path.islink(path) else []
+    while stack:
+        folder = stack.pop()
+        flat: list[object] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    flat.append(entry.name)
+                    flat += stamp_of(entry.stat(follow_symlinks=False))
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(entry.path)
+        except OSError:
+            flat.append("unreadable")
+        update(marshal.dumps(flat, 2))
 
 
 class Evidence:
@@ -89,49 +101,66 @@ class Evidence:
         self._stage = stage
         self._seen = seen
         self._stamper = stamper
-        self._inputs = [os.path.join(build.root, part.path) for part in input_parts(stage) if not part.dataset]
-        self._files: list[str] = []
-        for path in stage.source:
-            self._files += [os.path.join(build.root, name) for name, _mode in build.tree.source_files(path)]
-        self._files += [os.path.join(build.root, path) for path in stage.hash_paths]
-        if stage.notebook:
-            self._files.append(os.path.join(build.root, stage.notebook))
-        self._folders = sorted(
-            {os.path.join(build.root, path) for path in stage.source} | {os.path.dirname(path) for path in self._files}
-        )
-        self._stamp = self._take(None)
+        self._verified: bytes | None = None  # stamp of the source under which its ids were checked
 
-    def _take(self, since: float | None) -> list[bytes]:
+    def changed(self, *, at_end: bool) -> list[str]:
+        """Return which sources and inputs are not what was judged, for people; empty when all are."""
+        since = time.monotonic() if at_end else None
+        locked = {dep.name: dep.digest.text for dep in self._seen.deps}
+        changed = []
+        for part in input_parts(self._stage, self._build.pipeline.stages):
+            if not part.dataset and self._input_text(part, since) != locked.get(part.item):
+                changed.append(f"input `{part.place}`")
+        return self._changed_source() + changed
+
+    def _input_text(self, part: InputPart, since: float | None) -> str | None:
+        there = os.path.join(self._build.root, part.place)
+        if part.stage:
+            return self._stamper.digest_text(there, since, lambda: self._build.digest_now(part.place))
+        return self._stamper.digest_text(there, since, lambda: self._build.fresh_tree().input(part.place).digest)
+
+    def _changed_source(self) -> list[str]:
+        tree = self._build.tree
+        files = [name for source in self._stage.source for name, _mode in tree.source_files(source)]
+        files += [*self._stage.hash_paths, *([self._stage.notebook] if self._stage.notebook else ())]
+        folders = {os.path.dirname(name) for name in files} | set(self._stage.source)
+        newest = 0
+        same = True
         hasher = blake2b(digest_size=16)
-        for path in (*self._folders, *self._files):
+        for name in sorted(folders):
             try:
-                hasher.update(_facts(os.lstat(path)))
+                info = os.lstat(os.path.join(self._build.root, name))
             except OSError:
-                hasher.update(b"absent")
-        return [hasher.digest(), *(self._stamper.stamp(path, since=since) for path in self._inputs)]
-
-    def changed(self) -> list[str]:
-        """Return which sources and inputs are no longer what was judged, for people; empty when all are."""
-        now = self._take(time.monotonic())
-        if now == self._stamp:
-            return []
-        tree = self._build.fresh_tree()
-        changed: list[str] = []
-        source = {path: tree.source_id(path) for path in self._stage.source}
-        changed += [f"source `{path}`" for path, identity in source.items() if identity != self._seen.source.get(path)]
-        digests = {dep.name: dep.digest.text for dep in self._seen.deps}
-        for part in input_parts(self._stage):
-            if part.dataset:
+                same = False
                 continue
-            if part.stage:
-                found = tree.output(part.path)
-            else:
-                found = tree.input(part.path).digest
-            if (found.text if found else None) != digests.get(part.item):
-                changed.append(f"input `{part.path}`")
-        for path in self._stage.hash_paths:
-            if tree.hash_path_id(path) != self._seen.hash_paths.get(path):
-                changed.append(f"hash-path `{path}`")
+            newest = max(newest, info.st_mtime_ns, info.st_ctime_ns)
+            hasher.update(marshal.dumps(stamp_of(info), 2))
+        for name in files:
+            try:
+                stamp = stamp_of(os.lstat(os.path.join(self._build.root, name)))
+            except OSError:
+                same = False
+                continue
+            same = same and tree.seen.get(name) == stamp
+            hasher.update(marshal.dumps(stamp, 2))
+        stamp_now = hasher.digest()
+        if (same and newest < tree.started_ns - RACY_NS) or stamp_now == self._verified:
+            return []
+        fresh = self._build.fresh_tree()
+        changed = [
+            f"source `{path}`" for path in self._stage.source if fresh.source_id(path) != self._seen.source.get(path)
+        ]
+        changed += [
+            f"hash-path `{path}`"
+            for path in self._stage.hash_paths
+            if fresh.hash_path_id(path) != self._seen.hash_paths.get(path)
+        ]
+        if self._stage.notebook is not None:
+            from pipesmith.build.notebook import notebook_source_id
+
+            text = fresh.read(self._stage.notebook)
+            if text is None or notebook_source_id(text) != self._seen.source.get(self._stage.notebook):
+                changed.append(f"notebook `{self._stage.notebook}`")
         if not changed:
-            self._stamp = now
+            self._verified = stamp_now
         return changed

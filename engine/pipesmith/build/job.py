@@ -33,7 +33,9 @@ from pipesmith.store.action_cache import ActionResult
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Verdict
 
-__all__ = ["JobRunner", "StageJob", "lock_entry"]
+__all__ = ["REJUDGE", "JobRunner", "StageJob", "lock_entry"]
+
+REJUDGE = "rejudge"  # what the stage was judged by is not what lies there now: nothing was run
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,8 +136,9 @@ class StageJob:
         if self._stage.frozen:
             return
         old = self._runner.locked(self._stage.name)
-        if old is not None and old.outs == outs and old.accepted and old.accepted.fingerprint == fingerprint.key:
-            return
+        if old is not None and old.accepted is not None and old.accepted.fingerprint == fingerprint.key:
+            if {out.name: out.digest for out in old.outs} == {out.name: out.digest for out in outs}:
+                return
         self._runner.lock_writer.set_stage(
             self._stage.name, lock_entry(self._stage, fingerprint.key, seen, outs, metrics)
         )
@@ -146,6 +149,9 @@ class StageJob:
         build, stage, verdict = self._build, self._stage, self._verdict
         assert verdict.fingerprint is not None and verdict.seen is not None
         evidence = Evidence(build, stage, verdict.seen, self._runner.stamper)
+        if evidence.changed(at_end=False):
+            outcome.status = REJUDGE
+            return
         outcome.log = log_path(build.pipe_dir, build.run, stage.name)
         outcome.gpus = self._gpus
         keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key)
@@ -162,7 +168,7 @@ class StageJob:
                     remove(scratch)
                     return
                 if result.ok:
-                    changed = evidence.changed()
+                    changed = evidence.changed(at_end=True)
                     if changed:
                         remove(scratch)
                         raise StageError(f"{', '.join(changed)} changed while the stage ran", "build again")

@@ -35,11 +35,7 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
             for there, name in build.dataset_files(origin.dataset):
                 mounts.append(Mount(origin=there, path=f"{given.path}/{name}" if name else given.path))
         else:
-            place = given.path
-            if origin.kind is OriginKind.STAGE:
-                made_path = build.pipeline.stages[origin.stage].outputs[origin.output].path
-                place = f"{made_path}/{given.within}" if given.within else made_path
-            mounts.append(Mount(origin=os.path.join(build.root, place), path=given.path))
+            mounts.append(Mount(origin=os.path.join(build.root, given.lies), path=given.path))
     if stage.cwd != ".":
         folders.add(stage.cwd)
     return Layout(

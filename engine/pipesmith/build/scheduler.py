@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from pipesmith.build.context import BuildContext, Outcome
-from pipesmith.build.job import JobRunner, StageJob
+from pipesmith.build.job import REJUDGE, JobRunner, StageJob
 from pipesmith.build.limits import Grant, Limits
 from pipesmith.events import StageFinished, StageStarted, StageWaiting
 from pipesmith.fingerprint.items import input_parts
@@ -204,7 +204,7 @@ class Scheduler:
     def _make_absent_inputs(self, stage: Stage) -> bool:
         """See to it that outputs that may be absent are there for a stage that runs. True: the stage must wait for that."""
         waits = False
-        for part in input_parts(stage):
+        for part in input_parts(stage, self._build.pipeline.stages):
             maker = part.stage
             if not maker or maker in self._needed:
                 continue
@@ -264,6 +264,11 @@ class Scheduler:
         name, outcome = ended
         _job, grant = self._running.pop(name)
         self._limits.release(grant)
+        if outcome.status == REJUDGE:
+            self._judgement.tree = self._build.tree = self._build.fresh_tree()
+            self._verdicts.pop(name, None)
+            self._push(name)
+            return
         self._end(name, outcome)
         self._runner.lock_writer.tick()
 

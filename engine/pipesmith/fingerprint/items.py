@@ -21,37 +21,51 @@ ABSENT = "absent"
 class InputPart:
     """One thing of an input with a digest of its own: the input itself, or one cell of a `stage:NAME@*.OUTPUT` folder.
 
-    item: the input's name, or `NAME/CELL`. stage, output: who makes it, empty where nobody does. within: path inside that output.
+    item: the input's name, or `NAME/CELL`. path: where the stage sees it. place: where it lies in the workspace, empty for a dataset.
+    stage, output: who makes it, empty where nobody does. within: path inside that output.
     """
 
     item: str
     path: str
+    place: str = ""
     stage: str = ""
     output: str = ""
     within: str = ""
     dataset: str = ""
 
 
-def input_parts(stage: Stage) -> tuple[InputPart, ...]:
-    """Return all parts of a stage's inputs, inputs in the order of the file, cells in the order of the matrix."""
+def input_parts(stage: Stage, stages: Mapping[str, Stage]) -> tuple[InputPart, ...]:
+    """Return all parts of a stage's inputs, inputs in the order of the file, cells in the order of the matrix. stages: all, by name."""
     parts: list[InputPart] = []
     for name, given in stage.inputs.items():
         origin = given.origin
         if origin.kind is OriginKind.CELLS:
             for cell, maker in origin.cells.items():
+                place = stages[maker].outputs[origin.output].path
                 parts.append(
-                    InputPart(item=f"{name}/{cell}", path=f"{given.path}/{cell}", stage=maker, output=origin.output)
+                    InputPart(
+                        item=f"{name}/{cell}",
+                        path=f"{given.path}/{cell}",
+                        place=place,
+                        stage=maker,
+                        output=origin.output,
+                    )
                 )
         elif origin.kind is OriginKind.STAGE:
             parts.append(
                 InputPart(
-                    item=name, path=given.path, stage=origin.stage, output=origin.output, within=given.within
+                    item=name,
+                    path=given.path,
+                    place=given.lies,
+                    stage=origin.stage,
+                    output=origin.output,
+                    within=given.within,
                 )
             )
         elif origin.kind is OriginKind.DATASET:
             parts.append(InputPart(item=name, path=given.path, dataset=origin.dataset))
         else:
-            parts.append(InputPart(item=name, path=given.path))
+            parts.append(InputPart(item=name, path=given.path, place=given.lies))
     return tuple(parts)
 
 

@@ -72,6 +72,8 @@ def _dep(dep: LockedDep) -> str:
     parts = [f"name = {_string(dep.name)}", f"path = {_string(dep.path)}", *_digest(dep.digest)]
     if dep.git is not None:
         parts.append(f'git = "{dep.git}"')
+    if dep.at:
+        parts.append(f"at = {_string(dep.at)}")
     return f"  {{ {', '.join(parts)} }},\n"
 
 

@@ -15,12 +15,14 @@ LOCK_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedDep:
-    """An input as the last good build saw it. git: git's id of it (or of the part git holds), or None."""
+    """An input as the last good build saw it. path: where it lies in the workspace. at: where the stage saw it, if elsewhere.
+    git: git's id of it (or of the part git holds), or None."""
 
     name: str
     path: str
     digest: Digest
     git: str | None = None
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,7 +131,7 @@ def _stage(entry: Mapping[str, Any]) -> StageLock:
         kind=entry.get("kind", "command"),
         source={_text(each["path"]): each["git"] for each in entry.get("source", ())},
         deps=tuple(
-            LockedDep(name=_text(each["name"]), path=_text(each["path"]), digest=_digest(each), git=each.get("git"))
+            LockedDep(name=_text(each["name"]), path=_text(each["path"]), digest=_digest(each), git=each.get("git"), at=_text(each.get("at", "")))
             for each in entry.get("deps", ())
         ),
         params=dict(entry.get("params", {})),

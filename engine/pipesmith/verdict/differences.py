@@ -21,7 +21,7 @@ def locked_items(entry: StageLock) -> dict[tuple[str, str], str]:
     }
     items |= {("run", f"outs.{out.name}"): out.path for out in entry.outs}
     items |= {("source", path): identity for path, identity in entry.source.items()}
-    items |= {("input", dep.name): f"{dep.path} {dep.digest.text}" for dep in entry.deps}
+    items |= {("input", dep.name): f"{dep.at or dep.path} {dep.digest.text}" for dep in entry.deps}
     items |= {("param", key): stage_text(value) for key, value in entry.params.items()}
     items |= {("env", name): value for name, value in entry.env.items()}
     items |= {("hash-path", path): identity for path, identity in entry.hash_paths.items()}

@@ -69,7 +69,7 @@ class Judgement:
         """Return a stage's verdict. Fresh and restorable ones settle it for the stages after it.
 
         needed: an output that may be absent is wanted after all."""
-        parts = input_parts(stage)
+        parts = input_parts(stage, self.pipeline.stages)
         waiting = dict.fromkeys(part.stage for part in parts if part.stage and part.stage not in self._results)
         if waiting and not stage.frozen:
             reasons = tuple(Reason("upstream", name) for name in waiting)
@@ -94,7 +94,13 @@ class Judgement:
         seen = Seen(
             source={path: identity for path, identity in sources.items() if identity is not None},
             deps=tuple(
-                LockedDep(name=part.item, path=part.path, digest=found.digest, git=found.git)
+                LockedDep(
+                    name=part.item,
+                    path=part.place or part.path,
+                    digest=found.digest,
+                    git=found.git,
+                    at=part.path if part.place not in ("", part.path) else "",
+                )
                 for part, found in inputs
                 if found.digest is not None
             ),
@@ -126,17 +132,17 @@ class Judgement:
             made = next((out for out in outs if out.name == part.output), None)
             digest = made.digest if made is not None else None
             if digest is not None and part.within:
-                digest = self.outside.within(digest, part.within, part.path)
+                digest = self.outside.within(digest, part.within, part.place)
             if digest is None:
-                problems.append((key, f"`{part.path}` is not among what stage `{part.stage}` made", None))
+                problems.append((key, f"`{part.place}` is not among what stage `{part.stage}` made", None))
             return Found(digest=digest)
         if part.dataset:
             return Found(digest=self.outside.dataset(part.dataset))
-        found = self.tree.input(part.path)
+        found = self.tree.input(part.place)
         if found.problem is not None:
             problems.append((key, found.problem, None))
         elif found.digest is None:
-            problems.append((key, f"`{part.path}` does not exist and no stage makes it", None))
+            problems.append((key, f"`{part.place}` does not exist and no stage makes it", None))
         return found
 
     def _source(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:

@@ -232,6 +232,7 @@ class _Build:
                 run=self.run_id,
                 tree=session.tree,
                 fresh_tree=session.fresh_tree,
+                digest_now=session.output_now,
                 state=workspace.state,
                 store=session.store,
                 actions=session.actions,

@@ -59,6 +59,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         run="shell",
         tree=session.tree,
         fresh_tree=session.fresh_tree,
+        digest_now=session.output_now,
         state=workspace.state,
         store=session.store,
         actions=session.actions,
