@@ -1,7 +1,8 @@
 """The executor protocol: where a stage runs.
 
-An executor gets whole jobs: what to run, what the job is given, what must come back. It knows nothing of lock, cache or history.
-`submit` never blocks on the job; `Attempt.wait` does. The protocol fits far sides too: jobs that are polled, no shared folder.
+An executor gets whole jobs: what to run, what the job is given, what must come back. It knows nothing of lock, cache
+or history. `submit` never blocks on the job; `Attempt.wait` does. The protocol fits far sides too: jobs that are
+polled, no shared folder.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ __all__ = ["Attempt", "Capacity", "Executor", "Job", "JobResult", "Layout", "Mou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One thing a job is given. origin: absolute path of a file, folder or link here. path: where it appears, relative to the
-    workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs), unless writable."""
+    """One thing a job is given. origin: absolute path of a file, folder or link here. path: where it appears, relative
+    to the workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs), unless
+    writable: what it writes is written at the origin then. A writable one may have an absolute path, in `tmpdir`.
+    """
 
     origin: str
     path: str
@@ -34,21 +37,23 @@ class OutputSpec:
 class Layout:
     """What a sandbox holds. mounts: in order, later ones lie over earlier ones. folders: made empty, relative paths.
     outputs: what must be there after exit 0; their parent folders are made, they themselves are not.
-    visible: absolute paths inside the workspace that stay readable at their own place (an interpreter's prefix, PATH folders)."""
+    visible: absolute paths inside the workspace that stay readable at their own place (an interpreter's prefix, PATH
+    folders). hidden: absolute folders outside the workspace that appear empty (the repository's git folder)."""
 
     workspace: str  # absolute
     mounts: tuple[Mount, ...] = ()
     folders: tuple[str, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     visible: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()  # absolute folders outside the workspace that appear empty (the repository's git folder)
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """argv: executed as it is, in `cwd` (relative to the workspace). env: the whole environment. scratch: an absolute folder of this
-    attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside it. sandboxed False: runs
-    in the workspace itself. log_path: where whole output goes. secrets: values masked in everything that leaves the executor."""
+    """argv: executed as it is, in `cwd` (relative to the workspace). env: the whole environment. scratch: an absolute
+    folder of this attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside
+    it. sandboxed False: runs in the workspace itself. log_path: where whole output goes. secrets: values masked in all
+    that leaves the executor."""
 
     run: str
     stage: str
@@ -113,7 +118,7 @@ class Attempt(Protocol):
         """Block until the job has ended and all it left running is gone, then return how."""
 
     def cancel(self) -> None:
-        """Ask it to end: TERM, then KILL after the grace time. Returns at once; safe from any thread, any number of times."""
+        """Ask it to end: TERM, then KILL after the grace time. Returns at once; safe from any thread, at any time."""
 
 
 class Executor(Protocol):
@@ -123,7 +128,7 @@ class Executor(Protocol):
         """Return what the compute has. Raises EnvironmentFailure where it can't be reached."""
 
     def submit(self, job: Job, on_line: Callable[[str, str], None]) -> Attempt:
-        """Start a job. on_line(stream, text): each line of output as it comes, masked, from a thread of the executor's."""
+        """Start a job. on_line(stream, text): each line of its output, masked, from a thread of the executor's."""
 
     def close(self) -> None:
         """End what is left and free what is held."""

@@ -74,7 +74,9 @@ class GpuPool:
         if counted is None:
             counted = [Gpu(str(index), "declared", 0) for index in range(declared or 0)]
         self.gpus = counted
-        folder = os.path.join(tempfile.gettempdir() if not os.path.isdir("/run/lock") else "/run/lock", "pipesmith-gpus")
+        folder = os.path.join(
+            tempfile.gettempdir() if not os.path.isdir("/run/lock") else "/run/lock", "pipesmith-gpus"
+        )
         if not os.path.isdir(folder):
             try:
                 os.mkdir(folder)

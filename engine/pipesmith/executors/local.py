@@ -1,293 +1,329 @@
-"""This machine: stages started by a supervisor process, in a sandbox of namespaces or, where there are none, of copies."""
+"""This machine: stages started by a supervisor process, in a sandbox of namespaces or, where there are none, of copies.
+
+One thread reads the output of all jobs and what the supervisor answers; a short-lived one a job makes its sandbox.
+"""
 
 from __future__ import annotations
 
-import marshal
 import os
-import selectors
-import socket
-import subprocess
-import sys
+import select
+import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
-from pipesmith.errors import EnvironmentFailure
-from pipesmith.executors.base import Attempt, Capacity, Job, JobResult, Usage
-from pipesmith.executors.materialise import make_copies, make_mounted
-from pipesmith.executors.output import OutputPump, usable_secrets
-from pipesmith.executors.probe import machine_capacity, probe_namespaces
+from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
+from pipesmith.executors.aliases import aliases
+from pipesmith.executors.attempt import LocalAttempt
+from pipesmith.executors.base import Attempt, Capacity, Job
+from pipesmith.executors.machine import machine_capacity
+from pipesmith.executors.materialise import materialise
+from pipesmith.executors.probe import Probe, probe, remember
+from pipesmith.executors.supervisor_link import SupervisorLink
 
 __all__ = ["LocalExecutor"]
 
-_READ = 1 << 18
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+_GONE = "the supervisor process has ended; was it killed?"
 
 
 class LocalExecutor:
-    """pipe_dir: where an empty folder is kept. mode: `namespaces`, `copies`, or `auto` for what the system offers."""
+    """pipe_dir: the repository's `pipe` folder, which stages do not see. mode: `namespaces`, `copies`, or `auto` for
+    what the system offers."""
 
     def __init__(self, pipe_dir: str, mode: str = "auto") -> None:
         self._pipe_dir = pipe_dir
         self._wanted = mode
         self._guard = threading.Lock()
-        self._channel: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._attempts: dict[int, _Attempt] = {}
+        self._link: SupervisorLink | None = None
+        self._poll = select.epoll()
+        self._reading: dict[int, LocalAttempt] = {}  # read end of a pipe: whose it is
+        self._attempts: dict[int, LocalAttempt] = {}
+        self._asked: set[int] = set()  # attempts that the supervisor knows
         self._next = 0
-        self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        self._closing = False
+        self._probe: Probe | None = None
+        self._greeted = threading.Event()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def start(self) -> None:
-        """Start the supervisor, if it is not there yet."""
+        """Start the supervisor, if it is not there yet. Returns before it is ready. Raises EnvironmentFailure."""
         with self._guard:
-            if self._channel is not None:
-                return
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "launcher", "supervisor.py")
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if not os.environ.get("PIPE_DEBUG") else None,
-                start_new_session=True,
-            )
-            theirs.close()
-            self._channel = ours
-            self._selector.register(ours, selectors.EVENT_READ, self._answered)
-            self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
-            self._thread = threading.Thread(target=self._pump, name="output", daemon=True)
+            self._start()
+
+    def _start(self) -> SupervisorLink:
+        if self._closed:
+            raise EnvironmentFailure("the executor of this machine was closed")
+        if self._link is None:
+            self._link = SupervisorLink()
+            self._greeted.clear()
+            self._poll.register(self._link.socket.fileno(), select.EPOLLIN)
+            self._thread = threading.Thread(target=self._read, args=(self._link,), name="stage output", daemon=True)
             self._thread.start()
+        return self._link
 
     @property
     def mode(self) -> str:
         """`namespaces` or `copies`: what stages get."""
-        if self._wanted in ("namespaces", "copies"):
-            return self._wanted
-        return "namespaces" if probe_namespaces() is None else "copies"
+        return self._wanted if self._wanted in ("namespaces", "copies") else self.probe().mode
+
+    def probe(self) -> Probe:
+        """Return what this machine offers, as the supervisor found when it started."""
+        self.start()
+        self._greeted.wait()
+        if self._probe is None:
+            raise EnvironmentFailure(_GONE)
+        return self._probe
 
     def capacity(self) -> Capacity:
+        """Return this machine's CPUs and memory. GPUs are given out by `gpus.GpuPool`."""
         return machine_capacity()
 
     def submit(self, job: Job, on_line: Callable[[str, str], None]) -> Attempt:
+        """Start a job. What goes wrong from here on is told by its result."""
         self.start()
-        root, spec = self.prepare(job)
-        os.makedirs(os.path.dirname(job.log_path), exist_ok=True)
-        log = open(job.log_path, "ab", buffering=0)
-        secrets = usable_secrets(job.secrets)
-        pipes = [os.pipe(), os.pipe()]
         with self._guard:
             self._next += 1
-            attempt = _Attempt(self, self._next, job, root, log)
+            attempt = LocalAttempt(self._next, job, self._ask_to_end)
             self._attempts[attempt.number] = attempt
-            spec_path = os.path.join(job.scratch, "spec")
-            with open(spec_path, "wb") as file:
-                marshal.dump(spec, file)
-            for stream, (read, _write) in zip(("stdout", "stderr"), pipes, strict=True):
-                os.set_blocking(read, False)
-                pump = OutputPump(stream, secrets, log.write, on_line)
-                attempt.pumps[read] = pump
-                self._selector.register(read, selectors.EVENT_READ, attempt.readable)
-            assert self._channel is not None
-            request = marshal.dumps({"op": "run", "id": attempt.number, "spec": spec_path})
-            try:
-                socket.send_fds(self._channel, [request], [write for _read, write in pipes])
-            except OSError:
-                attempt.finish({"exit": None, "signal": None, "problem": "the supervisor process has ended"})
-            finally:
-                for _read, write in pipes:
-                    os.close(write)
-        self._wake()
+        threading.Thread(target=self._begin, args=(attempt, on_line), name=f"start {job.stage}", daemon=True).start()
         return attempt
 
-    def prepare(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """Make a job's sandbox; return the folder in which its outputs will lie, and what the supervisor needs to know."""
+    def run_interactive(self, job: Job) -> int:
+        """Run a job with this process's own terminal and return its exit code, 128 + N after signal N."""
+        attempt = LocalAttempt(0, job, lambda _attempt: None)
+        found = probe()
+        request = self._request(attempt, found) | {"terminal": True, "timeout_s": None}
+        handled = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+        link = SupervisorLink(terminal=True)
+        try:
+            link.send("run", 0, request)
+            while not link.ended:
+                for message in link.receive():
+                    if message[0] == "ended":
+                        attempt.end(message[2])
+            attempt.end({"problem": _GONE})
+        finally:
+            link.close()
+            _take_terminal_back()
+            for number, handler in handled.items():
+                signal.signal(number, handler)
+        result = attempt.wait()
+        if result.problem:
+            raise EnvironmentFailure(result.problem)
+        return 128 + result.signal if result.signal is not None else result.exit_code or 0
+
+    def close(self) -> None:
+        """End what is left and free what is held. Jobs that still ran are told as cancelled."""
+        with self._guard:
+            self._closed = True
+            link, self._link = self._link, None
+            left = list(self._attempts.values())
+        for attempt in left:
+            attempt.cancelled.set()
+        if link is not None:
+            link.hang_up()
+        if self._thread is not None:
+            self._thread.join()
+        if link is not None:
+            link.close()
+        with self._guard:
+            if not self._poll.closed:
+                self._poll.close()
+
+    # -- starting a job -----------------------------------------------------------------------------------------------
+
+    def _begin(self, attempt: LocalAttempt, on_line: Callable[[str, str], None]) -> None:
+        """Make the sandbox and hand the job to the supervisor."""
+        try:
+            found = self.probe()
+            request = self._request(attempt, found)
+            attempt.open_output(on_line)
+            self._hand_over(attempt, request)
+        except Cancelled:
+            self._drop(attempt, {"cancelled": True})
+        except PipeError as error:
+            self._drop(attempt, {"problem": error.text})
+        except OSError as error:
+            about = f"`{error.filename}`: " if error.filename else ""
+            self._drop(attempt, {"problem": f"it could not be started: {about}{error.strerror}"})
+        except BaseException as error:
+            self._drop(attempt, {"problem": f"it could not be started: {error!r}"})
+            raise
+
+    def _drop(self, attempt: LocalAttempt, told: dict[str, Any]) -> None:
+        with self._guard:
+            self._attempts.pop(attempt.number, None)
+        attempt.end(told)
+
+    def _request(self, attempt: LocalAttempt, found: Probe) -> dict[str, Any]:
+        """Make a job's sandbox. Returns what the supervisor needs to know."""
+        job = attempt.job
         layout = job.layout
-        spec: dict[str, Any] = {
+        request: dict[str, Any] = {
             "argv": list(job.argv),
             "env": dict(job.env),
             "timeout_s": job.timeout_s,
             "grace_s": job.grace_s,
             "private": False,
+            "user": False,
+            "pid": False,
+            "view": None,
+            "protected": [],
+            "allowed": [],
+            "terminal": False,
         }
         if not job.sandboxed:
-            root = layout.workspace
-            spec["private"] = False
+            for mount in layout.mounts:
+                if mount.writable and os.path.isabs(mount.path):
+                    os.symlink(mount.origin, mount.path)
+            request["cwd"] = os.path.join(layout.workspace, job.cwd)
+            return request
+        mounted = (self._wanted if self._wanted in ("namespaces", "copies") else found.mode) == "namespaces"
+        if mounted and found.mode != "namespaces":
+            raise EnvironmentFailure(f"this machine offers {found.why}", "set PIPE_SANDBOX=copies, or leave it to pipe")
+        attempt.sandbox = materialise(
+            layout, os.path.join(job.scratch, "sandbox"), mounted=mounted, stop=attempt.cancelled.is_set
+        )
+        closed = self._closed_folders(job)
+        if mounted:
+            empty = os.path.join(job.scratch, "empty")
+            os.mkdir(empty, 0o555)
+            view = {
+                "binds": attempt.sandbox.binds,
+                "root": attempt.sandbox.root,
+                "workspace": layout.workspace,
+                "hidden": closed,
+                "empty": empty,
+            }
+            request |= {"private": True, "user": found.user, "pid": found.pid, "view": view}
         else:
-            root = os.path.join(job.scratch, "sandbox")
-            os.makedirs(root)
-            if self.mode == "namespaces":
-                empty = os.path.join(job.scratch, "empty")
-                os.mkdir(empty, 0o555)
-                spec |= {
-                    "private": True,
-                    "workspace": layout.workspace,
-                    "root": root,
-                    "binds": make_mounted(layout, root),
-                    "hidden": [folder for folder in layout.hidden if os.path.isdir(folder)],
-                    "empty": empty,
-                }
-            else:
-                make_copies(layout, root)
-        seen = layout.workspace if spec["private"] else root
-        spec["cwd"] = os.path.normpath(os.path.join(seen, job.cwd))
-        return root, spec
+            request["protected"] = [layout.workspace, *closed]
+            writable = [mount.origin for mount in layout.mounts if mount.writable]
+            request["allowed"] = [attempt.sandbox.root, job.tmpdir, *writable]
+        request["cwd"] = os.path.normpath(os.path.join(layout.workspace if mounted else attempt.sandbox.root, job.cwd))
+        return request
 
-    def run_interactive(self, job: Job) -> int:
-        """Run a job with this process's own terminal and return its exit code, as `pipe shell` needs it."""
-        _root, spec = self.prepare(job)
-        spec["session"] = False
-        sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(__file__)), "launcher"))
-        import stage_init  # type: ignore[import-not-found]
+    def _closed_folders(self, job: Job) -> list[str]:
+        """Return the folders besides the workspace that a sandboxed job may not reach, by whatever path."""
+        layout = job.layout
+        folders = [path for path in (*layout.hidden, self._pipe_dir) if os.path.isdir(path)]
+        folders += [other for path in (layout.workspace, *folders) for other in aliases(path)]
+        workspace = os.path.realpath(layout.workspace)
+        kept: list[str] = []
+        for path in sorted(os.path.realpath(path) for path in folders):
+            if not any(path == above or path.startswith(f"{above}/") for above in (workspace, *kept)):
+                kept.append(path)
+        return kept
 
-        pid, report = stage_init.start(spec, [os.dup(0), os.dup(1), os.dup(2)], setsid=False)
-        os.waitpid(pid, 0)
-        answer = marshal.loads(os.read(report, 65536))
-        os.close(report)
-        if answer["problem"]:
-            raise EnvironmentFailure(answer["problem"])
-        return 128 + answer["signal"] if answer["signal"] else int(answer["exit"])
-
-    def close(self) -> None:
-        """End what is left."""
-        with self._guard:
-            channel, self._channel = self._channel, None
-            self._closing = True
-        if channel is None:
-            return
-        self._wake()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
-        channel.close()
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-
-    def cancel(self, number: int) -> None:
-        with self._guard:
-            if self._channel is not None and number in self._attempts:
-                try:
-                    self._channel.send(marshal.dumps({"op": "cancel", "id": number}))
-                except OSError:
-                    pass
-
-    # -- the thread that reads everything -------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        os.write(self._wake_write, b"x")
-
-    def _woken(self, _fd: int) -> None:
+    def _hand_over(self, attempt: LocalAttempt, request: dict[str, Any]) -> None:
+        ends = [(stream, *os.pipe()) for stream in ("stdout", "stderr")]
         try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass
-
-    def _pump(self) -> None:
-        while not self._closing:
-            for key, _events in self._selector.select():
-                key.data(key.fd)
-
-    def _answered(self, _fd: int) -> None:
-        channel = self._channel
-        if channel is None:
-            return
-        try:
-            data = channel.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            self._selector.unregister(channel)
+            for _stream, reader, _writer in ends:
+                os.set_blocking(reader, False)
+                _grow(reader)
             with self._guard:
-                left = list(self._attempts.values())
-            for attempt in left:
-                attempt.finish({"exit": None, "signal": None, "problem": "the supervisor process has ended"})
-            return
-        answer = marshal.loads(data)
-        with self._guard:
-            attempt_or_none = self._attempts.pop(answer["id"], None)
-        if attempt_or_none is not None:
-            attempt_or_none.finish(answer)
+                if attempt.cancelled.is_set():
+                    raise Cancelled()
+                link = self._start()
+                try:
+                    link.send("run", attempt.number, request, fds=[writer for _stream, _reader, writer in ends])
+                except OSError:
+                    raise EnvironmentFailure(_GONE) from None
+                self._asked.add(attempt.number)
+                for stream, reader, _writer in ends:
+                    attempt.streams[reader] = stream
+                    self._reading[reader] = attempt
+                    self._poll.register(reader, select.EPOLLIN)
+        except BaseException:
+            for _stream, reader, _writer in ends:
+                os.close(reader)
+            raise
+        finally:
+            for _stream, _reader, writer in ends:
+                os.close(writer)
 
-    def forget(self, fd: int) -> None:
-        self._selector.unregister(fd)
+    def _ask_to_end(self, attempt: LocalAttempt) -> None:
+        """Pass a cancellation on. A job that the supervisor does not know yet sees its own flag."""
+        with self._guard:
+            if attempt.number in self._asked and self._link is not None:
+                try:
+                    self._link.send("cancel", attempt.number)
+                except OSError:
+                    pass  # the supervisor is gone, and the job with it
+
+    # -- the thread that reads everything -----------------------------------------------------------------------------
+
+    def _read(self, link: SupervisorLink) -> None:
+        socket = link.socket.fileno()
+        while not link.ended:
+            events = self._poll.poll()
+            answered = False
+            for fd, _event in events:
+                if fd == socket:
+                    answered = True
+                elif fd in self._reading and not self._reading[fd].readable(fd):
+                    self._forget(fd)
+            if answered:
+                for message in link.receive():
+                    self._answered(message)
+        self._lost(link)
+
+    def _answered(self, message: tuple[Any, ...]) -> None:
+        if message[0] == "hello":
+            self._probe = remember(message[1])
+            self._greeted.set()
+            return
+        with self._guard:
+            attempt = self._attempts.pop(message[1], None)
+            self._asked.discard(message[1])
+        if attempt is not None:
+            self._end(attempt, message[2])
+
+    def _end(self, attempt: LocalAttempt, told: dict[str, Any]) -> None:
+        for fd in list(attempt.streams):
+            if self._reading.get(fd) is attempt:
+                attempt.drain(fd)
+                self._forget(fd)
+        attempt.end(told)
+
+    def _forget(self, fd: int) -> None:
+        with self._guard:
+            self._poll.unregister(fd)
+            del self._reading[fd]
         os.close(fd)
 
+    def _lost(self, link: SupervisorLink) -> None:
+        """The supervisor is gone, and every job with it. Another one is started for the next job."""
+        with self._guard:
+            self._poll.unregister(link.socket.fileno())
+            if self._link is link:
+                self._link = None
+            left = [self._attempts.pop(number) for number in self._asked if number in self._attempts]
+            self._asked.clear()
+            closed = self._closed
+        self._greeted.set()
+        for attempt in left:
+            self._end(attempt, {"cancelled": True} if closed else {"problem": _GONE})
 
-class _Attempt:
-    """One try of a job on this machine."""
 
-    def __init__(self, executor: LocalExecutor, number: int, job: Job, root: str, log: Any) -> None:
-        self.number = number
-        self.pumps: dict[int, OutputPump] = {}
-        self._executor = executor
-        self._job = job
-        self._root = root
-        self._log = log
-        self._started = time.monotonic()
-        self._ended = threading.Event()
-        self._result: JobResult | None = None
-        self._tails: list[OutputPump] = []
+def _grow(reader: int) -> None:
+    """Make a pipe bigger, so that a chatty command need not wait for its reader; as long as the user may."""
+    import fcntl
 
-    def readable(self, fd: int) -> None:
-        """Take what a stream has now."""
-        pump = self.pumps.get(fd)
-        if pump is None:
-            return
-        try:
-            data = os.read(fd, _READ)
-        except BlockingIOError:
-            return
-        if data:
-            pump.feed(data)
-        else:
-            self._close(fd)
+    try:
+        fcntl.fcntl(reader, _F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        pass
 
-    def _close(self, fd: int) -> None:
-        pump = self.pumps.pop(fd)
-        pump.end()
-        self._tails.append(pump)
-        self._executor.forget(fd)
 
-    def finish(self, answer: dict[str, Any]) -> None:
-        """The command has ended and nothing of it is left: take what is still in the pipes, and be done."""
-        for fd in list(self.pumps):
-            while True:
-                try:
-                    data = os.read(fd, _READ)
-                except BlockingIOError:
-                    break
-                if not data:
-                    break
-                self.pumps[fd].feed(data)
-            self._close(fd)
-        self._log.close()
-        tail = [line for pump in sorted(self._tails, key=lambda pump: pump._stream, reverse=True) for line in pump.tail_lines()]
-        self._result = JobResult(
-            exit_code=answer["exit"],
-            root=self._root,
-            signal=answer["signal"],
-            timed_out=answer.get("timed_out", False),
-            cancelled=answer.get("cancelled", False),
-            problem=answer["problem"],
-            usage=Usage(
-                wall_s=time.monotonic() - self._started,
-                cpu_s=answer.get("cpu_s", 0.0),
-                peak_bytes=answer.get("peak_bytes", 0),
-            ),
-            tail=tuple(tail[-40:]),
-        )
-        self._ended.set()
-
-    def wait(self) -> JobResult:
-        self._ended.wait()
-        assert self._result is not None
-        return self._result
-
-    def cancel(self) -> None:
-        self._executor.cancel(self.number)
+def _take_terminal_back() -> None:
+    """Make this process the foreground of its terminal again, after a shell that had jobs of its own."""
+    handled = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(0, os.getpgrp())
+    except OSError:
+        pass  # no terminal
+    finally:
+        signal.signal(signal.SIGTTOU, handled)

@@ -1,77 +1,66 @@
-"""What this machine has and can do."""
+"""Which sandbox this machine offers, and why: for `pipe doctor` and `-v`."""
 
 from __future__ import annotations
 
-import os
-from functools import cache
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from pipesmith.executors.base import Capacity
+from pipesmith.errors import EnvironmentFailure
+from pipesmith.executors.machine import machine_capacity
+from pipesmith.executors.supervisor_link import SupervisorLink
 
-__all__ = ["machine_capacity", "probe_namespaces"]
+__all__ = ["Probe", "machine_capacity", "probe", "probe_namespaces", "remember"]
 
 
-@cache
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """mode: `namespaces` or `copies`. why: for people. user, pid: which namespaces there are besides that of mounts.
+    landlock: the version of its interface, 0 where there is none of use."""
+
+    mode: str
+    why: str
+    user: bool = False
+    pid: bool = False
+    landlock: int = 0
+
+
+_known: Probe | None = None
+_guard = threading.Lock()
+
+
+def probe() -> Probe:
+    """Return what this machine offers; tried for real by a supervisor process, once a process."""
+    with _guard:
+        if _known is not None:
+            return _known
+    link = SupervisorLink()
+    try:
+        while not link.ended:
+            for message in link.receive():
+                return remember(message[1])
+        raise EnvironmentFailure("the supervisor process ended before it said what this machine offers")
+    finally:
+        link.close()
+
+
+def remember(said: Mapping[str, Any]) -> Probe:
+    """Keep what a supervisor said when it started."""
+    global _known
+    found = Probe(
+        mode="namespaces" if said["private"] else "copies",
+        why=said["why"],
+        user=said["user"],
+        pid=said["pid"],
+        landlock=said["landlock"],
+    )
+    with _guard:
+        _known = found
+    return found
+
+
 def probe_namespaces() -> str | None:
-    """Return None where a stage can have namespaces of its own, else why not. Tried for real, in a child, once a process."""
-    import subprocess
-    import sys
-    import tempfile
-
-    if not sys.platform.startswith("linux"):
-        return f"{sys.platform} has no namespaces"
-    folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "launcher")
-    with tempfile.TemporaryDirectory(prefix="pipe-probe-") as scratch:
-        for name in ("workspace", "root", "empty"):
-            os.mkdir(os.path.join(scratch, name))
-        script = (
-            "import sys, os, marshal; sys.path.insert(0, sys.argv[1]); import stage_init; s = sys.argv[2]\n"
-            "spec = {'argv': ['/bin/true'], 'env': {}, 'cwd': s + '/workspace', 'private': True, 'workspace': s + '/workspace',"
-            " 'root': s + '/root', 'binds': [], 'hidden': [], 'empty': s + '/empty'}\n"
-            "pid, report = stage_init.start(spec, [0, 1, 2]); os.waitpid(pid, 0); r = marshal.loads(os.read(report, 9999))\n"
-            "print(r['problem'] or ('' if r['exit'] == 0 else 'a command ended with %s' % r['exit']))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", script, folder, scratch],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        return lines[-1] if lines else "the probe failed"
-    return done.stdout.strip() or None
-
-
-def machine_capacity() -> Capacity:
-    """Return CPUs and memory that this process may use. GPUs are counted by `gpus.GpuPool`."""
-    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = _cgroup_cpus()
-    if quota is not None:
-        cpus = min(cpus, quota)
-    return Capacity(cpus=cpus, memory_bytes=_memory_bytes())
-
-
-def _cgroup_cpus() -> float | None:
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def _memory_bytes() -> int | None:
-    total = None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemTotal:"):
-                    total = int(line.split()[1]) * 1024
-                    break
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            limit = file.read().strip()
-        if limit != "max" and total is not None:
-            total = min(total, int(limit))
-    except (OSError, ValueError):
-        pass
-    return total
+    """Return None where a stage can have namespaces of its own, else why not."""
+    found = probe()
+    return None if found.mode == "namespaces" else found.why
