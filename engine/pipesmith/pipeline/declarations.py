@@ -1,45 +1,45 @@
-"""The tables that stages refer to: datastores, datasets, environments, computes."""
+"""The tables that stages refer to: datastores, datasets, environments."""
 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipesmith.pipeline.curated import CURATED
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.keys import COMPUTE_KINDS, TABLES
-from pipesmith.pipeline.model import Compute, Dataset, Datastore, Environment
+from pipesmith.pipeline.keys import TABLES
+from pipesmith.pipeline.model import Dataset, Datastore, Environment
 from pipesmith.pipeline.params import lookup
-from pipesmith.pipeline.placeholders import fill, names_in, unescape
+from pipesmith.pipeline.positions import Path
+from pipesmith.pipeline.texts import Texts
 
-__all__ = ["NAME", "read_computes", "read_datasets", "read_datastores", "read_environments"]
+__all__ = ["NAME", "known_datastore", "read_datasets", "read_datastores", "read_environments"]
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
-_CREDENTIALS = re.compile(r"(env|file|cmd|keyring):.+|ambient")
+_CREDENTIALS = re.compile(r"(env|file|cmd|keyring):\S.*|ambient")
 _PYTHON = re.compile(r"3(\.\d+){0,2}|system")
-_KIND_KEYS: Mapping[str, frozenset[str]] = {
-    "local": frozenset({"gpus", "max-jobs", "cpus", "memory"}),
-    "docker": frozenset({"host", "hosts", "tls", "max-jobs", "gpus", "cpus", "memory"}),
-    "slurm": frozenset(
-        {
-            "partition",
-            "account",
-            "qos",
-            "options",
-            "shared",
-            "max-jobs",
-            "min-nodes",
-            "max-nodes",
-            "idle",
-            "gpus",
-            "cpus",
-            "memory",
-        }
-    ),
-    "ray": frozenset({"address", "max-jobs", "min-nodes", "max-nodes", "idle", "gpus", "cpus", "memory"}),
-}
+_REPOSITORY = re.compile(r"git\+.+@[^@:]+:(dataset/[^/]+|stage/.+\.[^./]+)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_PARAM = re.compile(r"\{params\.([^{}]+)\}")
+_BOUND = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|::|(?<![\w:]):([A-Za-z_]\w*)", re.DOTALL)
+
+
+def known_datastore(text: str, where: Path, stores: Mapping[str, Datastore], faults: Faults) -> None:
+    """Check `DATASTORE:REST` or a URL: a fault where the datastore is unknown."""
+    head, colon, _rest = text.partition(":")
+    if "://" in text and colon:
+        return
+    if not colon and text not in stores:
+        faults.add(where, f"`{text}` is neither `DATASTORE:PREFIX` nor a URL", _store_help(stores))
+    elif head not in stores:
+        faults.unknown(where, "datastore", head, stores)
+
+
+def _store_help(stores: Mapping[str, Datastore]) -> str:
+    return f"write `{next(iter(stores))}:PREFIX`" if stores else "declare one: `[datastore.NAME]` with `url`"
 
 
 def _tables(value: Mapping[str, Any], kind: str, faults: Faults) -> dict[str, dict[str, Any]]:
@@ -56,9 +56,11 @@ def read_datastores(value: Mapping[str, Any], faults: Faults) -> dict[str, Datas
     stores = {}
     for name, table in _tables(value, "datastore", faults).items():
         where = ("datastore", name)
-        if "url" not in table and isinstance(value[name], dict) and "url" not in value[name]:
-            faults.add(where, "has no `url`")
+        if _lacks(value[name], "url"):
+            faults.add(where, "has no `url`", 'write `url = "s3://bucket/prefix"`')
         url = table.get("url", "")
+        if "url" in table and not _URL.match(url):
+            faults.add((*where, "url"), f"`{url}` is not a URL", "write `file:///folder`, `s3://bucket/prefix`, …")
         faults.no_password(url, (*where, "url"))
         credentials = table.get("credentials")
         if credentials is not None and not _CREDENTIALS.fullmatch(credentials):
@@ -77,19 +79,16 @@ def read_datasets(
     datasets = {}
     for name, table in _tables(value, "dataset", faults).items():
         where = ("dataset", name)
-        if "from" not in table and isinstance(value[name], dict) and "from" not in value[name]:
-            faults.add(where, "has no `from`")
         given = table.get("from", [])
         sources = (given,) if isinstance(given, str) else tuple(given)
+        if ("from" in table and not sources) or ("from" not in table and _lacks(value[name], "from")):
+            faults.add(where, "has no `from`", 'write `from = "DATASTORE:GLOB"`, a URL or a path')
         for index, source in enumerate(sources):
             place = (*where, "from") if isinstance(given, str) else (*where, "from", index)
-            faults.no_password(source, place)
-            head, colon, _rest = source.partition(":")
-            if colon and "//" not in source and NAME.fullmatch(head) and head not in stores and "/" not in head:
-                faults.unknown(place, "datastore", head, stores)
-        if "query" in table and not (len(sources) == 1 and sources[0] in stores):
-            faults.add((*where, "query"), "needs `from` to name one SQL datastore")
+            _check_source(source, place, stores, faults)
+        faults.table(table.get("options", {}), TABLES["options"], (*where, "options"))
         bound = _bound(table.get("params", {}), params, (*where, "params"), faults)
+        _check_query(table, sources, bound, stores, where, faults)
         definition = {**table, "params": bound} if bound else table
         datasets[name] = Dataset(
             name=name,
@@ -103,46 +102,88 @@ def read_datasets(
     return datasets
 
 
-def _bound(
-    table: Mapping[str, Any], params: Mapping[str, Any], where: tuple[str, ...], faults: Faults
-) -> dict[str, Any]:
-    bound = {}
+def _lacks(table: Any, key: str) -> bool:
+    return isinstance(table, dict) and key not in table
+
+
+def _check_source(source: str, where: Path, stores: Mapping[str, Datastore], faults: Faults) -> None:
+    faults.no_password(source, where)
+    if not source:
+        faults.add(where, "is empty", 'write `from = "DATASTORE:GLOB"`, a URL or a path')
+    elif source.startswith("git+"):
+        if not _REPOSITORY.fullmatch(source):
+            faults.add(
+                where,
+                f"`{source}` names no dataset or output of a repository",
+                "write `git+URL@REV:dataset/NAME` or `git+URL@REV:stage/NAME.OUTPUT`",
+            )
+    elif "://" not in source:
+        head, colon, _rest = source.partition(":")
+        if colon and NAME.fullmatch(head) and head not in stores:
+            faults.unknown(where, "datastore", head, stores)
+
+
+def _check_query(
+    table: Mapping[str, Any],
+    sources: tuple[str, ...],
+    bound: Mapping[str, Any],
+    stores: Mapping[str, Datastore],
+    where: Path,
+    faults: Faults,
+) -> None:
+    """Check that a SQL datastore and a query come together, and the query's `:name` and `params` likewise."""
+    query = table.get("query")
+    whole = [source for source in sources if source in stores]
+    if query is None:
+        if whole:
+            help = f'add `query = "select …"`, or write `{whole[0]}:GLOB` where it holds files'
+            faults.add((*where, "from"), f"names the datastore `{whole[0]}` without a `query`", help)
+        if "params" in table:
+            faults.add((*where, "params"), "are of a `query`, and there is none", 'add `query = "select …"`')
+        return
+    if len(sources) != 1 or not whole:
+        faults.add((*where, "query"), "needs `from` to name one SQL datastore", 'write `from = "DATASTORE"`')
+    used = [match[1] for match in _BOUND.finditer(query) if match[1] is not None]
+    for name in used:
+        if name not in bound:
+            faults.unknown((*where, "query"), "parameter", f":{name}", [f":{known}" for known in bound])
+    for name in bound:
+        if name not in used:
+            faults.add((*where, "params", name), f"the query has no `:{name}`", "take it out")
+
+
+def _bound(table: Mapping[str, Any], params: Mapping[str, Any], where: Path, faults: Faults) -> dict[str, Any]:
+    """Return bound parameters; `{params.K}` alone keeps the param's type, inside a text it is text."""
+    texts = Texts("", {}, {}, params, faults)
+    bound: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, str):
-            for used in names_in(value):
-                space, _, key = used.partition(".")
-                if space != "params" or not _has(params, key):
-                    faults.unknown((*where, name), "placeholder", used, [f"params.{k}" for k in params])
-            names = names_in(value)
-            if len(names) == 1 and value == f"{{{names[0]}}}" and _has(params, names[0].partition(".")[2]):
-                value = lookup(params, names[0].partition(".")[2])
-            else:
-                value = unescape(
-                    fill(
-                        value,
-                        lambda n: (
-                            str(lookup(params, n[7:])) if n.startswith("params.") and _has(params, n[7:]) else None
-                        ),
-                    )
-                )
-        bound[name] = value
+        match = _PARAM.fullmatch(value) if isinstance(value, str) else None
+        if match is not None and texts.has_param(f"params.{match[1]}"):
+            bound[name] = lookup(params, match[1])
+        elif isinstance(value, str):
+            bound[name] = texts.plain(value, (*where, name))
+        else:
+            bound[name] = value
+        if isinstance(bound[name], (dict, list)):
+            faults.add((*where, name), "must be a single value", "bind its parts one by one")
     return bound
 
 
-def _has(params: Mapping[str, Any], key: str) -> bool:
-    try:
-        lookup(params, key)
-    except KeyError:
-        return False
-    return True
-
-
-def read_environments(value: Mapping[str, Any], faults: Faults) -> dict[str, Environment]:
+def read_environments(
+    value: Mapping[str, Any], files: Callable[[str], bytes | None], faults: Faults
+) -> dict[str, Environment]:
+    """files(path): bytes of a requirements file or Dockerfile, None where there is none."""
     tables = _tables(value, "environment", faults)
-    return {name: _environment(name, tables, faults) for name in tables}
+    return {name: _environment(name, tables, value[name], files, faults) for name in tables}
 
 
-def _environment(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults) -> Environment:
+def _environment(
+    name: str,
+    tables: Mapping[str, dict[str, Any]],
+    raw: Any,
+    files: Callable[[str], bytes | None],
+    faults: Faults,
+) -> Environment:
     where = ("environment", name)
     table = _extended(name, tables, faults)
     ways = [way for way in ("packages", "requirements", "conda", "image", "dockerfile") if way in table]
@@ -161,14 +202,9 @@ def _environment(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults
             f"`system` goes with nothing else, here `{ways[0]}`",
             'name a version: `python = "3.11"`',
         )
-    if not ways and python is None:
+    if not ways and python is None and isinstance(raw, dict) and raw.keys() <= {"base", "registry"}:
         faults.add(where, "says nothing of what it is made of", 'add `packages = ["…"]`')
-    requirements = table.get("requirements")
-    if requirements is not None:
-        requirements = faults.path(requirements, (*where, "requirements"))
-    dockerfile = table.get("dockerfile")
-    if dockerfile is not None:
-        dockerfile = faults.path(dockerfile, (*where, "dockerfile"))
+    paths = {key: _file(table, key, where, raw, files, faults) for key in ("requirements", "dockerfile")}
     for key in ("image", "registry", "base"):
         if key in table:
             faults.no_password(table[key], (*where, key))
@@ -176,14 +212,33 @@ def _environment(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults
         name=name,
         python=python,
         packages=tuple(table.get("packages", ())),
-        requirements=requirements,
+        requirements=paths["requirements"],
         conda=tuple(table.get("conda", ())),
         image=table.get("image"),
-        dockerfile=dockerfile,
+        dockerfile=paths["dockerfile"],
         base=table.get("base"),
         registry=table.get("registry"),
         definition=json.dumps(table, sort_keys=True),
     )
+
+
+def _file(
+    table: Mapping[str, Any],
+    key: str,
+    where: Path,
+    raw: Any,
+    files: Callable[[str], bytes | None],
+    faults: Faults,
+) -> str | None:
+    """Return the path of a file that an environment names. That it is missing is a fault of the table naming it."""
+    if key not in table:
+        return None
+    if not isinstance(raw, dict) or key not in raw:  # from the table that it extends, which has the fault
+        return posixpath.normpath(str(table[key]))
+    path = faults.path(table[key], (*where, key))
+    if path is not None and files(path) is None:
+        faults.add((*where, key), f"`{path}` does not exist", f"create it, or take `{key}` out")
+    return path
 
 
 def _extended(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults) -> dict[str, Any]:
@@ -215,37 +270,3 @@ def _extended(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults) -
             if key != "extends":
                 merged[key] = [*merged.get(key, []), *value] if isinstance(value, list) else value
     return merged
-
-
-def read_computes(value: Mapping[str, Any], kinds: Collection[str], faults: Faults) -> dict[str, Compute]:
-    computes = {"local": Compute(name="local")}
-    for name, raw in value.items():
-        where = ("compute", name)
-        if not isinstance(raw, dict):
-            faults.add(where, "expected a table")
-            continue
-        kind = raw.get("kind", "local" if name == "local" else None)
-        if kind is None:
-            faults.add(where, "has no `kind`", f"write one of {', '.join(f'`{k}`' for k in COMPUTE_KINDS)}")
-            continue
-        if name == "local" and kind != "local":
-            faults.add((*where, "kind"), "the compute `local` is this machine", "give the other one another name")
-        if not isinstance(kind, str) or kind not in (*COMPUTE_KINDS, *kinds):
-            faults.unknown((*where, "kind"), "kind of compute", str(kind), [*COMPUTE_KINDS, *kinds])
-            continue
-        allowed = _KIND_KEYS.get(kind)
-        if allowed is None:  # a plugin checks its own options
-            computes[name] = Compute(name=name, kind=kind, max_jobs=raw.get("max-jobs"), options=raw)
-            continue
-        keys = {key: TABLES["compute"][key] for key in TABLES["compute"] if key in allowed or key == "kind"}
-        table = faults.table(raw, keys, where)
-        for key in ("host", "address"):
-            if key in table:
-                faults.no_password(table[key], (*where, key))
-        if "host" in table and "hosts" in table:
-            faults.add((*where, "hosts"), "stands beside `host`", "keep one of them")
-        options = {key: entry for key, entry in table.items() if key not in ("kind", "gpus", "max-jobs")}
-        computes[name] = Compute(
-            name=name, kind=kind, gpus=table.get("gpus"), max_jobs=table.get("max-jobs") or None, options=options
-        )
-    return computes

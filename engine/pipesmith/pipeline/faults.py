@@ -8,12 +8,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipesmith.errors import ConfigError, Finding, nearest
-from pipesmith.pipeline.keys import Key, type_error
+from pipesmith.pipeline.keys import Key, found, type_error
 from pipesmith.pipeline.positions import Path, positions
 
 __all__ = ["Faults"]
 
-_PASSWORD = re.compile(r"^[a-z][a-z0-9+.-]*://[^/@:]*:[^/@]+@", re.IGNORECASE)
+_PASSWORD = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[^/@:?#]*:[^/@]+@"
+    r"|[^?#]*\?(?:[^#]*&)?(?:password|passwd|pwd|secret|token|sig|api_?key|access_key|secret_key)=[^&#])",
+    re.IGNORECASE,
+)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Faults:
@@ -22,13 +29,13 @@ class Faults:
     def __init__(self, text: str, file: str) -> None:
         self._text = text
         self._file = file
-        self._found: list[tuple[Path, str, str | None]] = []
+        self._found: dict[tuple[Path, str, str | None], None] = {}
         self._others: list[Finding] = []
         self._positions: dict[Path, int] | None = None
 
     def add(self, path: Path, text: str, help: str | None = None) -> None:
-        if (path, text, help) not in self._found:
-            self._found.append((path, text, help))
+        """Add a fault of the key at `path`, once."""
+        self._found[path, text, help] = None
 
     def other(self, file: str, line: int | None, text: str, help: str | None = None) -> None:
         """Add a fault of another file, or of the command line."""
@@ -47,7 +54,7 @@ class Faults:
     def table(self, value: Any, keys: Mapping[str, Key], path: Path) -> dict[str, Any]:
         """Return what is right of a table; unknown keys and wrong types become faults."""
         if not isinstance(value, dict):
-            self.add(path, "expected a table")
+            self.add(path, f"expected a table, found {found(value)}")
             return {}
         good = {}
         for name, entry in value.items():
@@ -67,9 +74,12 @@ class Faults:
         """Return a workspace path normalised, None where it leaves the workspace (a fault then)."""
         hint = None
         if what is not None:
-            hint = f'declare it: `[dataset.{what}]` with `from = "{value}"`, and `inputs = {{ {what} = "dataset:{what}" }}`'
-        if not value or "\0" in value:
-            self.add(where, "an empty path")
+            hint = f'write `[dataset.{what}]` with `from = "{value}"`, and `{what} = "dataset:{what}"` here'
+        if not value:
+            self.add(where, "an empty path", "write `.` for the workspace itself")
+            return None
+        if _CONTROL.search(value):
+            self.add(where, f"{value!r} has a character that paths here can't have")
             return None
         if value.startswith("/"):
             self.add(where, f"`{value}` is absolute: paths are relative to the workspace", hint)
@@ -86,7 +96,11 @@ class Faults:
     def no_password(self, url: str, where: Path) -> None:
         """Refuse a password inside a URL."""
         if _PASSWORD.match(url):
-            self.add(where, "a password inside a URL", 'write `credentials = "env:NAME"` and put it into that variable')
+            self.add(
+                where,
+                "a password inside a URL is refused",
+                'take it out; a `[datastore.NAME]` names it by `credentials = "env:VARIABLE"`',
+            )
 
     def line(self, path: Path) -> int | None:
         """Return the line of a key, or of the nearest key above it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from pipesmith.pipeline.model import OriginKind, Pipeline, Stage
 
-__all__ = ["cycle", "downstream", "edges", "order", "upstream"]
+__all__ = ["cycles", "downstream", "edges", "order", "stage_edges", "upstream"]
 
 
 def stage_edges(stage: Stage) -> tuple[str, ...]:
@@ -48,15 +48,29 @@ def _order(before: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     return tuple(done)
 
 
-def cycle(before: Mapping[str, Iterable[str]]) -> list[str] | None:
-    """Return the stages of one cycle, first and last the same, or None. `before`: stage to its predecessors."""
+def cycles(before: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Return cycles until none would be left, each as stages where every one needs the next, first and last the same.
+
+    before: stage to its predecessors. A cycle starts with its stage that comes first in `before`.
+    """
     from graphlib import CycleError, TopologicalSorter
 
-    try:
-        TopologicalSorter(before).prepare()
-    except CycleError as error:
-        return list(reversed(error.args[1]))
-    return None
+    left = {name: tuple(earlier) for name, earlier in before.items()}
+    rank = {name: number for number, name in enumerate(left)}
+    found = []
+    while True:
+        try:
+            TopologicalSorter(left).prepare()
+        except CycleError as error:
+            members = error.args[1][:0:-1]
+            first = members.index(min(members, key=rank.__getitem__))
+            found.append([*members[first:], *members[: first + 1]])
+            gone = set(members)
+            left = {
+                name: tuple(e for e in earlier if e not in gone) for name, earlier in left.items() if name not in gone
+            }
+        else:
+            return found
 
 
 def _reach(start: Iterable[str], neighbours: Mapping[str, Iterable[str]]) -> set[str]:

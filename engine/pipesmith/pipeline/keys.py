@@ -1,16 +1,25 @@
-"""All keys of pipeline.toml with their types and a line about each: what the reader checks by and the JSON schema is made of."""
+"""All keys of pipeline.toml, each with its type and a line about it: the reader checks by them, the schema has them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from pipesmith.pipeline.units import parse_duration_s, parse_size_bytes
 
-__all__ = ["COMPUTE_KINDS", "TABLES", "TYPES", "Key", "type_error"]
+__all__ = ["COMPUTE_KINDS", "KIND_KEYS", "TABLES", "TYPES", "Key", "found", "type_error"]
 
-COMPUTE_KINDS = ("local", "docker", "slurm", "ray")
+_COMMON = ("gpus", "max-jobs", "cpus", "memory")
+_GROWING = ("min-nodes", "max-nodes", "idle")
+KIND_KEYS: Mapping[str, tuple[str, ...]] = {  # kind of compute: its keys
+    "local": _COMMON,
+    "docker": ("host", "hosts", "tls", *_COMMON),
+    "slurm": ("partition", "account", "qos", "options", "shared", *_GROWING, *_COMMON),
+    "ray": ("address", *_GROWING, *_COMMON),
+}
+COMPUTE_KINDS = tuple(KIND_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +35,20 @@ class Key:
 TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "string": ("a string", {"type": "string"}),
     "bool": ("true or false", {"type": "boolean"}),
-    "int": ("a whole number", {"type": "integer", "minimum": 0}),
+    "int": ("a whole number, 0 or more", {"type": "integer", "minimum": 0}),
     "number": ("a number", {"type": "number"}),
     "strings": (
         "a string or a list of strings",
         {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     ),
     "list": ("a list of strings", {"type": "array", "items": {"type": "string"}}),
-    "duration": ("a duration such as `30s`, `5m`, `2h`", {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(s|m|h|d)$"}),
+    "duration": (
+        "a duration such as `30s`, `5m`, `2h`",
+        {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[smhd]\s*$"},
+    ),
     "size": (
         "a size such as `64K`, `8M`, `2G`, `20GB`",
-        {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[KMGTkmgt]?[Bb]?$"},
+        {"type": ["string", "integer"], "minimum": 0, "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[KMGTkmgt]?[Bb]?\s*$"},
     ),
     "table": ("a table", {"type": "object"}),
     "texts": ("a table of strings", {"type": "object", "additionalProperties": {"type": "string"}}),
@@ -86,7 +98,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "max-jobs": Key("int", "most stages at once"),
         "host": Key("string", "unix://, tcp:// or ssh:// of a Docker daemon"),
         "hosts": Key("hosts", "a pool of Docker daemons"),
-        "tls": Key("texts", "ca, cert, key"),
+        "tls": Key("texts", "files of a tcp:// daemon: ca, cert, key"),
         "partition": Key("string", "Slurm's partition"),
         "account": Key("string", "Slurm's account"),
         "qos": Key("string", "Slurm's quality of service"),
@@ -96,6 +108,23 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "min-nodes": Key("int", "nodes that are kept"),
         "max-nodes": Key("int", "nodes at most"),
         "idle": Key("duration", "after which a node is given back"),
+        "cpus": Key("number", "CPUs, where they can't be counted"),
+        "memory": Key("size", "memory, where it can't be counted"),
+    },
+    "options": {
+        "delimiter": Key("string", "what stands between columns"),
+        "header": Key("bool", "whether the first line names the columns"),
+        "encoding": Key("string", "of the text, such as `utf-8`"),
+        "types": Key("texts", 'column to type, such as `{ id = "int64" }`'),
+    },
+    "tls": {
+        "ca": Key("string", "the authority's certificate"),
+        "cert": Key("string", "the client's certificate"),
+        "key": Key("string", "the client's key"),
+    },
+    "host": {
+        "url": Key("string", "unix://, tcp:// or ssh:// of a Docker daemon"),
+        "gpus": Key("int", "GPUs, where they can't be counted"),
         "cpus": Key("number", "CPUs, where they can't be counted"),
         "memory": Key("size", "memory, where it can't be counted"),
     },
@@ -142,6 +171,10 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "frozen": Key("bool", "true: never runs; its locked outputs are used"),
         "expect": Key("table", "`OUTPUT:METRIC` to `{ min, max, vs, drop }`"),
     },
+    "transfer": {
+        "from": Key("string", "`DATASTORE:GLOB` or a URL"),
+        "to": Key("string", "`DATASTORE:PREFIX` or a URL"),
+    },
     "input": {
         "from": Key("string", "`stage:NAME.OUTPUT`, `dataset:NAME` or a path"),
         "mode": Key("string", "how content gets to the stage", ("download", "mount", "stream")),
@@ -182,18 +215,18 @@ def type_error(value: Any, key: Key) -> str | None:
         "string": lambda: isinstance(value, str),
         "bool": lambda: isinstance(value, bool),
         "int": lambda: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-        "number": lambda: isinstance(value, (int, float)) and not isinstance(value, bool),
+        "number": lambda: isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value),
         "strings": lambda: isinstance(value, str) or _all(value, str),
         "list": lambda: _all(value, str),
         "duration": lambda: isinstance(value, str),
-        "size": lambda: isinstance(value, (str, int)) and not isinstance(value, bool),
+        "size": lambda: isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)),
         "table": lambda: isinstance(value, dict),
         "texts": lambda: isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()),
         "tables": lambda: _all(value, dict),
         "hosts": lambda: isinstance(value, list) and all(isinstance(entry, (str, dict)) for entry in value),
     }[key.type]()
     if not fits:
-        return f"expected {wanted}, found {_found(value)}"
+        return f"expected {wanted}, found {found(value)}"
     if key.type in ("duration", "size"):
         try:
             parse_duration_s(value) if key.type == "duration" else parse_size_bytes(str(value))
@@ -208,11 +241,12 @@ def _all(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
 
 
-def _found(value: Any) -> str:
+def found(value: Any) -> str:
+    """Return a value for people: lists and tables by what they are."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{value}"'
+        return f'"{value}"' if len(value) <= 60 else "a long string"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     if isinstance(value, dict):

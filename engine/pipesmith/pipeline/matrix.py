@@ -1,8 +1,9 @@
-"""`matrix`: a stage table with lists of values becomes one stage a cell. `include` and `exclude` as GitHub Actions has them."""
+"""`matrix`: a table with lists of values becomes one stage a cell; `include` and `exclude` as in GitHub Actions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, time
 from itertools import product
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ def value_text(value: Any) -> str:
         import json
 
         return json.dumps(value, separators=(",", ":"), default=str)
-    return str(value)
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
@@ -29,8 +30,8 @@ def cell_name(cell: Mapping[str, Any]) -> str:
 def cells(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the cells of a checked matrix, in order.
 
-    exclude: entries whose pairs a cell all has take the cell out. include: an entry joins every cell whose original values it
-    does not overwrite; one that joins none is a cell of its own.
+    exclude: entries whose pairs a cell all has take the cell out. include: an entry joins every cell whose original
+    values it does not overwrite; one that joins none is a cell of its own.
     """
     axes = {key: values for key, values in matrix.items() if key not in ("include", "exclude")}
     found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
@@ -41,7 +42,7 @@ def cells(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
     for entry in matrix.get("include", []):
         joined = False
         for cell, original in zip(found, originals, strict=True):
-            if all(original.get(key, value) == value for key, value in entry.items()):
+            if all(key not in original or _same(original[key], value) for key, value in entry.items()):
                 cell.update(entry)
                 joined = True
         if not joined:
@@ -50,4 +51,9 @@ def cells(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _has(cell: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    return all(key in cell and cell[key] == value for key, value in entry.items())
+    return all(key in cell and _same(cell[key], value) for key, value in entry.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same: 1 and 1.0 are, 1 and true are not."""
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

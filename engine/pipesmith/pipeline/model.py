@@ -1,7 +1,7 @@
 """The checked content of a pipeline.toml, as values: what the reader returns and everything else works from.
 
-A stage with a `matrix` is one Stage a cell here. All paths are relative to the workspace, `/`-separated, normalised (no `.` or `..`
-parts; the workspace itself is `.`).
+A stage with a `matrix` is one Stage a cell here. All paths are relative to the workspace, `/`-separated, normalised (no
+`.` or `..` parts; the workspace itself is `.`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class InputMode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """kind STAGE: stage (expanded name) and output. CELLS: cells = {cell's value part of its name: expanded stage name} and output.
-    DATASET: dataset. PATH: the path itself is in Input.path."""
+    """kind STAGE: stage (expanded name) and output. CELLS: cells = {cell's value part of its name: expanded stage name}
+    and output. DATASET: dataset. PATH: the path itself is Input.lies."""
 
     kind: OriginKind
     stage: str = ""
@@ -72,20 +72,22 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """path: where it appears in the workspace and the sandbox. A CELLS input's entries are `path/CELL`, each the cell's output.
-    An input found by path inside a stage's folder output has origin STAGE with `within` = the path of the rest, else ``."""
+    """path: where it appears in the sandbox. lies: the workspace path that it is, of kinds STAGE and PATH; the same
+    unless the input's own `path` says otherwise. A CELLS input's entries are `path/CELL`, each the cell's output. An
+    input found by path inside a stage's folder output has origin STAGE with `within`: the rest of the path."""
 
     name: str
     path: str
     origin: Origin
     mode: InputMode = InputMode.DOWNLOAD
     within: str = ""
+    lies: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """cache False: left to git, never a link. temp: may be absent while locked. to: a URL or `DATASTORE:PREFIX` with placeholders
-    (`{run.id}`, `{git.commit}`, `{git.branch}` still unfilled), or None."""
+    """cache False: left to git, never a link. temp: may be absent while locked. to: a URL or `DATASTORE:PREFIX` with
+    placeholders (`{run.id}`, `{git.commit}`, `{git.branch}` still unfilled), or None."""
 
     name: str
     path: str
@@ -96,7 +98,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """A bound on a metric. key: `OUTPUT:dotted.name`. vs: a git revision to compare with, drop: how much lower is let pass."""
+    """A bound on a metric. key: `OUTPUT:dotted.name`. vs: a git revision to compare with, drop: how much lower is let
+    pass."""
 
     key: str
     min: float | None = None
@@ -115,7 +118,8 @@ class Plot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """cpus: a number or None (counts only as one slot of -j). memory_bytes and gpu_memory_bytes: bytes or None. gpus: whole GPUs."""
+    """cpus: a number or None (counts only as one slot of -j). memory_bytes and gpu_memory_bytes: bytes or None. gpus:
+    whole GPUs."""
 
     cpus: float | None = None
     gpus: int = 0
@@ -135,10 +139,11 @@ class Transfer:
 class Stage:
     """One stage, or one cell of a matrix.
 
-    run: with `{matrix.K}`, `{stage.name}` and `{resources.K}` already filled in and `{inputs.N}`, `{outputs.N}`, `{params.K}` left
-    as they are; braces of literal text are still doubled. A str goes to /bin/sh, a tuple is executed. None unless kind is COMMAND.
-    params: dotted keys that count: those listed and those named in `run`, sorted.
-    after: expanded stage names. environment: a name of Pipeline.environments, or None. compute: a name of Pipeline.computes.
+    run: with `{matrix.K}`, `{stage.name}` and `{resources.K}` already filled in and `{inputs.N}`, `{outputs.N}`,
+    `{params.K}` left as they are; braces of literal text are still doubled. A str goes to /bin/sh, a tuple is executed.
+    None unless kind is COMMAND. params: dotted keys that count: those listed and those named in `run`, sorted.
+    after: expanded stage names. environment: a name of Pipeline.environments, or None. compute: a name of
+    Pipeline.computes.
     """
 
     name: str
@@ -182,8 +187,8 @@ class Datastore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """sources: each `DATASTORE:GLOB`, a URL, a path, or `git+URL@REV:…`. query, bound, format, options: of SQL and tables.
-    definition: canonical JSON of the table as written, which a pin holds for."""
+    """sources: each `DATASTORE:GLOB`, a URL, a path, or `git+URL@REV:…`. query, bound, format, options: of SQL and
+    tables. definition: canonical JSON of the table as written, which a pin holds for."""
 
     name: str
     sources: tuple[str, ...]
@@ -196,7 +201,8 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """python: `3.11`, `system`, or None. requirements: a workspace path. definition: canonical JSON of the table, `extends` resolved."""
+    """python: `3.11`, `system`, or None. requirements: a workspace path. definition: canonical JSON of the table,
+    `extends` resolved."""
 
     name: str
     python: str | None = None
@@ -212,7 +218,8 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """kind: `local`, `docker`, `slurm`, `ray` or an entry point's name. options: the rest of the table, checked by kind."""
+    """kind: `local`, `docker`, `slurm`, `ray` or an entry point's name. options: the rest of the table, checked by
+    kind."""
 
     name: str
     kind: str = "local"
@@ -239,8 +246,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A whole, checked pipeline. stages: by expanded name, in the order of the file. groups: table name to its cells' names
-    (itself alone without a matrix). params: merged defaults, params files and overrides, nested. targets: expanded names."""
+    """A whole, checked pipeline. stages: by expanded name, in the order of the file. groups: table name to its cells'
+    names (itself alone without a matrix). params: merged defaults, params files and overrides, nested. targets:
+    expanded names."""
 
     name: str
     stages: Mapping[str, Stage]

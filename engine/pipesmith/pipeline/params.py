@@ -1,24 +1,25 @@
-"""Params: defaults of pipeline.toml, then params files, then PIPE_PARAM_*, then `--set`, each typed as the default is."""
+"""Params: dotted keys into nested tables, and overriding one of them by a text typed as the default is."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pipesmith.errors import nearest
 
-__all__ = ["ParamError", "dotted_keys", "lookup", "merge", "override", "parse_params_file", "variable_key"]
+__all__ = ["ParamError", "dotted_keys", "lookup", "merge", "override", "variable_key"]
 
 _PREFIX = "PIPE_PARAM_"
 
 
 class ParamError(ValueError):
-    """A param can't be read or set; the text is for people. help: what to type."""
+    """A param can't be read or set; the text is for people. help: what to type. line: of a params file, from 1."""
 
-    def __init__(self, text: str, help: str | None = None) -> None:
+    def __init__(self, text: str, help: str | None = None, line: int | None = None) -> None:
         super().__init__(text)
         self.help = help
+        self.line = line
 
 
 def lookup(params: Mapping[str, Any], key: str) -> Any:
@@ -50,58 +51,16 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse_params_file(path: str, data: bytes) -> dict[str, Any]:
-    """Return the params of a YAML, JSON or TOML file. Raises ParamError."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise ParamError("is not UTF-8") from None
-    parsers: dict[str, Callable[[str], Any]] = {"json": _json, "toml": _toml, "yaml": _yaml, "yml": _yaml}
-    parser = parsers.get(path.rpartition(".")[2].lower())
-    if parser is None:
-        raise ParamError("is neither .yaml, .json nor .toml")
-    value = parser(text)
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise ParamError("does not hold a table of params")
-    return value
+def variable_key(name: str, params: Mapping[str, Any]) -> str | None:
+    """Return the dotted key that a variable such as `PIPE_PARAM_train__lr` overrides, None for another variable.
 
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ParamError(f"is not JSON: {error}") from None
-
-
-def _toml(text: str) -> Any:
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ParamError(f"is not TOML: {error}") from None
-
-
-def _yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise ParamError(
-            "YAML can't be read without PyYAML",
-            "run `pip install 'pipesmith[yaml]'`, or write the file as JSON or TOML",
-        ) from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        first = str(error).replace("\n", " ")
-        raise ParamError(f"is not YAML: {first}") from None
-
-
-def variable_key(name: str) -> str | None:
-    """Return the dotted key that an environment variable `PIPE_PARAM_train__lr` overrides, None for another variable."""
-    return name.removeprefix(_PREFIX).replace("__", ".") if name.startswith(_PREFIX) else None
+    `__` is a dot; a `-` of a param's name is written `_`.
+    """
+    if not name.startswith(_PREFIX):
+        return None
+    said = name.removeprefix(_PREFIX)
+    by_variable = {key.replace("-", "_").replace(".", "__"): key for key in reversed(dotted_keys(params))}
+    return by_variable.get(said, said.replace("__", "."))
 
 
 def override(params: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
@@ -125,31 +84,48 @@ def override(params: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
 
 
 def _typed(key: str, default: Any, text: str) -> Any:
+    """Return a text as a value of the default's type. Lists, tables and dates are read as TOML, else as JSON."""
     if isinstance(default, str):
         return text
-    wanted = _type_name(default)
+    wanted = _TYPE_NAMES.get(type(default), f"a {type(default).__name__}")
+    wrong = ParamError(f"param `{key}` is {wanted}, `{text}` is not", f"write `{key}={_example(default)}`")
     if isinstance(default, bool):
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise ParamError(f"param `{key}` is {wanted}, `{text}` is not", f"write `{key}=true` or `{key}=false`")
+        if text.lower() not in ("true", "false"):
+            raise wrong
+        return text.lower() == "true"
     try:
         if isinstance(default, int):
             return int(text)
         if isinstance(default, float):
             return float(text)
-        value = _toml(f"v = {text}")["v"]
-    except (ValueError, ParamError):
-        try:
-            value = json.loads(text)
-        except ValueError:
-            raise ParamError(f"param `{key}` is {wanted}, `{text}` is not") from None
-    if isinstance(default, (list, dict)) and not isinstance(value, type(default)):
-        raise ParamError(f"param `{key}` is {wanted}, `{text}` is not")
+    except ValueError:
+        raise wrong from None
+    value = _literal(text)
+    if default is None:  # of a YAML or JSON file: nothing says what it should be
+        return text if value is None else value
     if type(value) is not type(default):
-        raise ParamError(f"param `{key}` is {wanted}, `{text}` is not")
+        raise wrong
     return value
 
 
-def _type_name(value: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
-    return names.get(type(value), f"a {type(value).__name__}")
+def _literal(text: str) -> Any:
+    """Return a text read as a TOML value, else as JSON; None where it is neither."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
+
+
+def _example(default: Any) -> str:
+    if isinstance(default, (list, Mapping)):
+        return "[…]" if isinstance(default, list) else "{ … }"
+    return json.dumps(default, default=str).strip('"')

@@ -6,14 +6,24 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from datetime import date, time
 from typing import Any
 
 from pipesmith.pipeline.params import lookup
 
-__all__ = ["fill", "fill_run", "names_in", "param_text", "relative_to", "unescape"]
+__all__ = [
+    "escape",
+    "fill",
+    "fill_run",
+    "joined_text",
+    "names_in",
+    "param_text",
+    "relative_to",
+    "stray_brace",
+    "unescape",
+]
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
-_NAMESPACES = ("inputs", "outputs", "params", "matrix", "resources", "stage", "run", "git")
 
 
 def names_in(text: str) -> list[str]:
@@ -22,7 +32,7 @@ def names_in(text: str) -> list[str]:
 
 
 def fill(text: str, value: Callable[[str], str | None]) -> str:
-    """Return `text` with each placeholder for which `value` returns a text replaced, others and `{{` left as they are."""
+    """Return `text` with each placeholder that `value` knows replaced; others, and `{{`, stay as they are."""
 
     def replace(match: re.Match[str]) -> str:
         if match[1] is None:
@@ -39,18 +49,30 @@ def unescape(text: str) -> str:
 
 
 def escape(text: str) -> str:
+    """Return `text` with its braces doubled."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def param_text(value: Any) -> str:
-    """Return a param as it stands in a command: booleans as true and false, tables as JSON."""
-    import json
+def stray_brace(text: str) -> bool:
+    """Return whether `text` has a brace that is neither doubled nor part of a placeholder."""
+    rest = _TOKEN.sub("", text)
+    return "{" in rest or "}" in rest
 
+
+def param_text(value: Any) -> str:
+    """Return a param as it stands in a command: booleans as true and false, tables as JSON, dates as ISO 8601."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
+        import json
+
         return json.dumps(value, default=str)
-    return str(value)
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)
+
+
+def joined_text(value: Any) -> str:
+    """Return a param as it stands inside a text: the items of a list with spaces between."""
+    return " ".join(param_text(item) for item in value) if isinstance(value, list) else param_text(value)
 
 
 def relative_to(path: str, cwd: str) -> str:
@@ -63,8 +85,8 @@ def fill_run(
 ) -> str | tuple[str, ...]:
     """Return a command with inputs, outputs and params filled in and braces unescaped.
 
-    In a string, values are quoted for the shell and a list param is its items with spaces between. In a list, a list param
-    that is a whole argument is one argument an item; inside an argument its items are joined by spaces.
+    In a string, values are quoted for the shell and a list param is its items with spaces between. In a list, a list
+    param that is a whole argument is one argument an item; inside an argument its items are joined by spaces.
     """
 
     def value(name: str) -> Any:
@@ -89,12 +111,8 @@ def fill_run(
         if match is not None and match[1] is not None and isinstance(value(match[1]), list):
             filled += [param_text(item) for item in value(match[1])]
         else:
-            filled.append(_fill_all(argument, lambda name: _joined(value(name))))
+            filled.append(_fill_all(argument, lambda name: joined_text(value(name))))
     return tuple(filled)
-
-
-def _joined(value: Any) -> str:
-    return " ".join(param_text(item) for item in value) if isinstance(value, list) else param_text(value)
 
 
 def _fill_all(text: str, value: Callable[[str], str]) -> str:

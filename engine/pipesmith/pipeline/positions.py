@@ -1,4 +1,4 @@
-"""Where each key of a TOML text stands. Made only when there is an error to report: tomllib gives values without positions.
+"""Where each key of a TOML text stands: tomllib gives values without positions. Made only to report errors.
 
 Works on text that tomllib has accepted, so it need not check anything. Source: TOML 1.0.
 """

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pipesmith.errors import ConfigError, Finding, nearest
-from pipesmith.pipeline.declarations import read_computes, read_datasets, read_datastores, read_environments
+from pipesmith.pipeline.computes import read_computes
+from pipesmith.pipeline.declarations import known_datastore, read_datasets, read_datastores, read_environments
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.keys import TABLES
-from pipesmith.pipeline.links import link
-from pipesmith.pipeline.model import CacheConfig, Pipeline, Snapshot
-from pipesmith.pipeline.params import ParamError, override, parse_params_file, variable_key
-from pipesmith.pipeline.params import merge as merge_params
+from pipesmith.pipeline.keys import TABLES, found
+from pipesmith.pipeline.links import Tables, link
+from pipesmith.pipeline.makers import Makers
+from pipesmith.pipeline.model import CacheConfig, Datastore, Pipeline, Snapshot, Stage
+from pipesmith.pipeline.params_reader import read_params
 from pipesmith.pipeline.stages import read_stages
 from pipesmith.pipeline.units import parse_size_bytes
 
@@ -41,40 +43,39 @@ def read_pipeline(
     overrides: `--set` texts by dotted key. environ: where PIPE_PARAM_* are looked up. kinds: computes of entry points.
     version: this pipesmith's, for `requires`. Raises ConfigError with all findings.
     """
+    text = text.removeprefix("\ufeff")
     document = _parse(text, file)
     faults = Faults(text, file)
-    for name in document:
-        if name not in _TOP:
-            near = nearest(name, _TOP)
-            faults.add((name,), f"unknown table `{name}`", f"did you mean `[{near}]`?" if near else None)
-        elif not isinstance(document[name], dict):
-            faults.add((name,), f"expected a table, found {document[name]!r}")
-            document[name] = {}
+    _check_top(document, faults)
     head = faults.table(document.get("pipeline", {}), TABLES["pipeline"], ("pipeline",))
     _check_requires(head.get("requires"), version, faults)
-    params = _params(document.get("params", {}), head, files, overrides or {}, environ or {}, faults)
+    params = read_params(
+        document.get("params", {}), head.get("params-files", ()), files, overrides or {}, environ or {}, faults
+    )
     datastores = read_datastores(document.get("datastore", {}), faults)
-    environments = read_environments(document.get("environment", {}), faults)
+    environments = read_environments(document.get("environment", {}), files, faults)
     computes = read_computes(document.get("compute", {}), kinds, faults)
     datasets = read_datasets(document.get("dataset", {}), datastores, params, faults)
-    cache = _cache(faults.table(document.get("cache", {}), TABLES["cache"], ("cache",)), faults)
+    cache = _cache(faults.table(document.get("cache", {}), TABLES["cache"], ("cache",)), datastores, faults)
     snapshot = faults.table(document.get("snapshot", {}), TABLES["snapshot"], ("snapshot",))
     history = faults.table(document.get("history", {}), TABLES["history"], ("history",))
-    defaults = {key: head[key] for key in ("compute", "environment") if key in head}
-    for key, known in (("compute", computes), ("environment", environments)):
-        if key in defaults and defaults[key] not in known:
-            faults.unknown(("pipeline", key), key, defaults.pop(key), known)
-    drafts = read_stages(document.get("stage", {}), defaults, params, faults)
-    stages, groups = link(
-        drafts,
-        params=params,
+    for key, text_of in history.items():
+        faults.no_password(text_of, ("history", key))
+    defaults: dict[str, str] = {key: head[key] for key in ("compute", "environment") if key in head}
+    known: dict[str, Mapping[str, Any]] = {"compute": computes, "environment": environments}
+    for key in [key for key in defaults if defaults[key] not in known[key]]:
+        faults.unknown(("pipeline", key), key, defaults.pop(key), known[key])
+    drafts, lost = read_stages(document.get("stage", {}), defaults, params, faults)
+    tables = Tables(
         datasets=datasets,
         datastores=datastores,
         environments=environments,
         computes=computes,
-        faults=faults,
+        lost=frozenset(lost),
     )
-    targets = _targets(head.get("targets"), groups, stages, faults)
+    stages, groups, makers = link(drafts, tables, faults)
+    _check_own_files(head.get("params-files", ()), document.get("environment", {}), makers, faults)
+    targets = _targets(head.get("targets"), groups, stages, lost, faults)
     faults.raise_if_any()
     return Pipeline(
         name=head.get("name", default_name),
@@ -113,11 +114,45 @@ def _parse(text: str, file: str) -> dict[str, Any]:
         raise ConfigError([Finding(file=file, line=1, text="not TOML that can be read: nested too deeply")]) from None
 
 
-def _check_requires(requires: Any, version: str | None, faults: Faults) -> None:
+def _check_top(document: dict[str, Any], faults: Faults) -> None:
+    """Check the tables at the top; what is no table is taken out."""
+    for name in list(document):
+        value = document[name]
+        if name not in _TOP:
+            if isinstance(value, (dict, list)):
+                near = nearest(name, _TOP)
+                help = f"did you mean `[{near}]`?" if near else f"known: {', '.join(f'`[{n}]`' for n in _TOP)}"
+                faults.add((name,), f"unknown table `{name}`", help)
+            else:
+                near = nearest(name, TABLES["pipeline"])
+                help = f"did you mean `{near}` of `[pipeline]`?" if near else "every key stands in a table"
+                faults.add((name,), f"unknown key `{name}`", help)
+        elif not isinstance(value, dict):
+            named = f"[{name}]" if name in ("pipeline", "params", "cache", "snapshot", "history") else f"[{name}.NAME]"
+            faults.add((name,), f"expected a table, found {found(value)}", f"write `{named}`")
+            document[name] = {}
+
+
+def _check_own_files(
+    params_files: Sequence[str], environments: Mapping[str, Any], makers: Makers, faults: Faults
+) -> None:
+    """Refuse outputs that lie where pipe reads something before any stage runs."""
+    for index, path in enumerate(params_files):
+        makers.check_file(posixpath.normpath(path), ("pipeline", "params-files", index), "params are read before")
+    for name, table in environments.items():
+        for key in ("requirements", "dockerfile"):
+            given = table.get(key) if isinstance(table, dict) else None
+            if isinstance(given, str):
+                makers.check_file(posixpath.normpath(given), ("environment", name, key), "environments are made before")
+
+
+def _check_requires(requires: object, version: str | None, faults: Faults) -> None:
     if not isinstance(requires, str):
         return
     if version is None:
-        from pipesmith import __version__ as version
+        from pipesmith import __version__
+
+        version = str(__version__)
     for part in requires.split(","):
         match = re.fullmatch(r"\s*(>=|>|==|<=|<|~=|!=)\s*(\d+(?:\.\d+)*)\s*", part)
         if match is None:
@@ -149,53 +184,19 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0].split("rc")[0].split(".dev")[0]))
 
 
-def _params(
-    defaults: Any,
-    head: Mapping[str, Any],
-    files: Callable[[str], bytes | None],
-    overrides: Mapping[str, str],
-    environ: Mapping[str, str],
-    faults: Faults,
-) -> dict[str, Any]:
-    params: dict[str, Any] = dict(defaults)
-    for index, path in enumerate(head.get("params-files", ())):
-        clean = faults.path(path, ("pipeline", "params-files", index))
-        if clean is None:
-            continue
-        data = files(clean)
-        if data is None:
-            faults.add(("pipeline", "params-files", index), f"`{path}` does not exist")
-            continue
-        try:
-            params = merge_params(params, parse_params_file(clean, data))
-        except ParamError as error:
-            faults.other(clean, None, str(error), error.help)
-    for name in sorted(environ):
-        key = variable_key(name)
-        if key is not None:
-            params = _override(params, key, environ[name], name, faults)
-    for key, text in overrides.items():
-        params = _override(params, key, text, f"--set {key}", faults)
-    return params
-
-
-def _override(params: dict[str, Any], key: str, text: str, where: str, faults: Faults) -> dict[str, Any]:
-    try:
-        return override(params, key, text)
-    except ParamError as error:
-        faults.other(where, None, str(error), error.help)
-        return params
-
-
-def _cache(table: Mapping[str, Any], faults: Faults) -> CacheConfig:
+def _cache(table: Mapping[str, Any], stores: Mapping[str, Datastore], faults: Faults) -> CacheConfig:
     links = table.get("link", ["reflink", "hardlink", "copy"])
     for index, way in enumerate(links):
         if way not in ("reflink", "hardlink", "copy"):
             faults.unknown(("cache", "link", index), "way to link", way, ("reflink", "hardlink", "copy"))
     if not links:
         faults.add(("cache", "link"), "names no way to link", 'write `link = ["copy"]` for plain copies')
-    if isinstance(table.get("remote"), str):
+    if "remote" in table:
         faults.no_password(table["remote"], ("cache", "remote"))
+        known_datastore(table["remote"], ("cache", "remote"), stores, faults)
+    for index, key in enumerate(table.get("trust", ())):
+        if not key.startswith("sha256:") or key == "sha256:":
+            faults.add(("cache", "trust", index), f"`{key}` is not a key's fingerprint", 'write `"sha256:…"`')
     size = table.get("max-size")
     return CacheConfig(
         remote=table.get("remote"),
@@ -209,8 +210,13 @@ def _cache(table: Mapping[str, Any], faults: Faults) -> CacheConfig:
 
 
 def _targets(
-    wanted: Any, groups: Mapping[str, tuple[str, ...]], stages: Mapping[str, Any], faults: Faults
+    wanted: Any,
+    groups: Mapping[str, tuple[str, ...]],
+    stages: Mapping[str, Stage],
+    lost: Collection[str],
+    faults: Faults,
 ) -> tuple[str, ...]:
+    """Return what `targets` names: stages, all cells of a matrix, makers of output paths; without it, every stage."""
     if wanted is None:
         return tuple(stages)
     by_path = {output.path: name for name, stage in stages.items() for output in stage.outputs.values()}
@@ -222,6 +228,6 @@ def _targets(
             chosen[name] = None
         elif name in by_path:
             chosen[by_path[name]] = None
-        else:
+        elif name.partition("@")[0] not in lost:
             faults.unknown(("pipeline", "targets", index), "stage", name, [*groups, *stages])
     return tuple(chosen)

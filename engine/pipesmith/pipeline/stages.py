@@ -1,26 +1,27 @@
-"""Stage tables, read one by one: cells of a matrix, placeholders, outputs, resources. What refers to other stages comes in `links`."""
+"""Stage tables, read one by one: cells, placeholders, inputs as written, outputs. `links` follows references."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipesmith.pipeline.declarations import NAME
 from pipesmith.pipeline.faults import Faults
 from pipesmith.pipeline.keys import TABLES
-from pipesmith.pipeline.matrix import cell_name, cells, value_text
+from pipesmith.pipeline.matrix import cell_name, cells
 from pipesmith.pipeline.model import Expectation, InputMode, Output, Plot, Resources, StageKind, Transfer
 from pipesmith.pipeline.params import dotted_keys, lookup
-from pipesmith.pipeline.placeholders import escape, fill, unescape
-from pipesmith.pipeline.units import parse_duration_s, parse_size_bytes
+from pipesmith.pipeline.parts import read_env, read_expect, read_metrics, read_pass_env, read_plots, read_resources
+from pipesmith.pipeline.positions import Path
+from pipesmith.pipeline.texts import Texts
+from pipesmith.pipeline.units import parse_duration_s
 
 __all__ = ["Draft", "DraftInput", "read_stages"]
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TO_NAMES = ("run.id", "git.commit", "git.branch")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_PORT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # of an input or output: part of an environment variable's name
+_NO_OUTPUT = ("pipeline.toml", "pipe.lock", ".git", ".gitignore", ".gitattributes", ".gitmodules", ".pipeignore")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,12 +31,12 @@ class DraftInput:
     source: str
     mode: InputMode
     path: str | None
-    where: tuple[str | int, ...]
+    where: Path
 
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A stage (or cell) before its references are followed."""
+    """A stage (or cell) before its references are followed. broken: names of outputs that have a fault of their own."""
 
     base: str
     name: str
@@ -45,61 +46,84 @@ class Draft:
     run: str | tuple[str, ...] | None
     inputs: dict[str, DraftInput]
     outputs: dict[str, Output]
+    broken: frozenset[str]
     params: tuple[str, ...]
     source: tuple[str, ...]
     hash_paths: tuple[str, ...]
     resources: Resources
+    compute: str
+    environment: str | None
+    after: tuple[str, ...]
+    mutex: tuple[str, ...]
     notebook: str | None = None
     transfer: Transfer | None = None
+    metrics: tuple[str, ...] = ()
     plots: tuple[Plot, ...] = ()
     expect: tuple[Expectation, ...] = ()
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
+    pass_env: tuple[str, ...] = ()
     timeout_s: float | None = None
+    keep: str | None = None
 
 
 def read_stages(
     value: Mapping[str, Any], defaults: Mapping[str, str], params: Mapping[str, Any], faults: Faults
-) -> list[Draft]:
-    """Return a draft for each stage and each cell, in the order of the file."""
-    drafts = []
+) -> tuple[list[Draft], set[str]]:
+    """Return drafts of stages and cells in the order of the file and the tables that no stage could be read of."""
+    drafts: list[Draft] = []
+    lost = set()
     for base, raw in value.items():
         where = ("stage", base)
-        if not NAME.fullmatch(base):
-            faults.add(where, f"`{base}` can't be a stage's name", "use letters, digits, `_`, `-` and `+`")
+        if not _STAGE_NAME.fullmatch(base):
+            faults.add(where, f"`{base}` can't be a stage's name", "use letters, digits, `_`, `-`, `+` and `.`")
         table = {**defaults, **faults.table(raw, TABLES["stage"], where)}
-        if not isinstance(raw, dict):
-            continue
-        names: dict[str, Any] = {}
-        for cell in _cells(base, table, faults):
+        found = _cells(base, table, faults) if isinstance(raw, dict) else []
+        if not found:
+            lost.add(base)
+        names: set[str] = set()
+        for cell in found:
             name = f"{base}@{cell_name(cell)}" if cell else base
             if name in names:
                 faults.add((*where, "matrix"), f"two cells are both named `{name}`", "make their values differ as text")
                 continue
-            names[name] = cell
+            names.add(name)
             drafts.append(_Reader(base, name, cell, table, raw, params, faults).read())
-    return drafts
+    return drafts, lost
 
 
 def _cells(base: str, table: Mapping[str, Any], faults: Faults) -> list[dict[str, Any]]:
+    """Return the cells of a stage, one without values where it has no matrix, none where the matrix is wrong."""
     matrix = table.get("matrix")
-    where = ("stage", base, "matrix")
+    where: Path = ("stage", base, "matrix")
     if matrix is None:
         return [{}]
+    axes = [key for key in matrix if key not in ("include", "exclude")]
     good = True
     for key, values in matrix.items():
-        if key in ("include", "exclude"):
-            if not isinstance(values, list) or not all(isinstance(entry, dict) and entry for entry in values):
-                faults.add((*where, key), "expected a list of tables")
+        if key in axes:
+            if not isinstance(values, list) or not values:
+                faults.add((*where, key), "expected a list of values", f'write `{key} = ["…", "…"]`')
                 good = False
-        elif not isinstance(values, list) or not values:
-            faults.add((*where, key), "expected a list of values")
+            continue
+        if not isinstance(values, list) or not all(isinstance(entry, dict) and entry for entry in values):
+            faults.add((*where, key), "expected a list of tables", f"write `{key} = [{{ … }}]`")
             good = False
+        elif key == "exclude":
+            for index, entry in enumerate(values):
+                for name in entry:
+                    if name not in axes:
+                        faults.unknown((*where, key, index, name), "key of the matrix", name, axes)
+                        good = False
     if not good:
         return []
     found = cells(matrix)
     if not found:
         faults.add(where, "has no cell", "give a key a list of values")
+    for cell in found:
+        if cell_name(cell) in ("", ".", ".."):
+            faults.add(where, f"a cell can't be named `{cell_name(cell)}`", "give it another value")
+            return []
     return found
 
 
@@ -118,24 +142,21 @@ class _Reader:
     ) -> None:
         self.base, self.name, self.cell, self.table, self.raw = base, name, cell, table, raw
         self.params, self.faults = params, faults
-        self.where: tuple[str, ...] = ("stage", base)
-        self.named_params: set[str] = set()
+        self.where: Path = ("stage", base)
+        self.broken: set[str] = set()
 
     def read(self) -> Draft:
-        table, where = self.table, self.where
-        self.resources = self._resources()
+        table, where, faults = self.table, self.where, self.faults
+        resources = read_resources(table.get("resources", {}), (*where, "resources"), faults)
+        self.texts = texts = Texts(self.name, self.cell, resources.raw, self.params, faults)
         kind = self._kind()
         outputs = self._outputs(kind)
         inputs = self._inputs()
         self._check_variable_names(inputs, "INPUT")
         self._check_variable_names(outputs, "OUTPUT")
         run = self._run(inputs, outputs)
-        listed = [
-            key
-            for index, key in enumerate(table.get("params", ()))
-            if self._known_param(key, (*where, "params", index))
-        ]
-        notebook = table.get("notebook") if kind is StageKind.NOTEBOOK else None
+        good = {*outputs, *self.broken}
+        environment = table.get("environment")
         return Draft(
             base=self.base,
             name=self.name,
@@ -145,56 +166,31 @@ class _Reader:
             run=run,
             inputs=inputs,
             outputs=outputs,
-            params=tuple(sorted({*listed, *self.named_params})),
+            broken=frozenset(self.broken),
+            params=self._params(),
             source=self._paths("source"),
             hash_paths=self._paths("hash-paths"),
-            resources=self.resources,
-            notebook=self._path(notebook, (*where, "notebook")) if notebook else None,
+            resources=resources,
+            compute=texts.plain(table.get("compute", "local"), (*where, "compute")),
+            environment=texts.plain(environment, (*where, "environment")) if environment is not None else None,
+            after=self._words("after"),
+            mutex=self._words("mutex"),
+            notebook=self._notebook() if kind is StageKind.NOTEBOOK else None,
             transfer=self._transfer() if kind is StageKind.TRANSFER else None,
-            plots=self._plots(outputs),
-            expect=self._expect(outputs),
+            metrics=read_metrics(table.get("metrics", ()), outputs, good, where, faults),
+            plots=read_plots(table.get("plots", ()), good, where, faults),
+            expect=read_expect(table.get("expect", {}), table.get("metrics", ()), good, where, faults),
             cwd=self._path(table.get("cwd", "."), (*where, "cwd")) or ".",
-            env=self._env(),
-            timeout_s=parse_duration_s(table["timeout"]) if "timeout" in table else None,
+            env=read_env(table.get("env", {}), texts, where, faults),
+            pass_env=read_pass_env(table.get("pass-env", ()), table.get("env", {}), where, faults),
+            timeout_s=self._timeout(),
+            keep=self._path(table["keep"], (*where, "keep")) if "keep" in table else None,
         )
 
-    # -- texts ----------------------------------------------------------------------------------------------------
+    # -- texts ---------------------------------------------------------------------------------------------------
 
-    def _early(
-        self, text: str, where: tuple[str | int, ...], later: Callable[[str], bool], quote: Callable[[str], str]
-    ) -> str:
-        """Return `text` with matrix, stage and resources filled in; other names must be good `later`."""
-
-        def value(name: str) -> str | None:
-            space, _, key = name.partition(".")
-            if space == "matrix" and key in self.cell:
-                return escape(quote(value_text(self.cell[key])))
-            if name == "stage.name":
-                return escape(quote(self.name))
-            if space == "resources" and key in self.resources.raw:
-                return escape(quote(str(self.resources.raw[key])))
-            if not later(name):
-                known = (
-                    [f"matrix.{k}" for k in self.cell] + ["stage.name"] + [f"resources.{k}" for k in self.resources.raw]
-                )
-                self.faults.unknown(
-                    where, "placeholder", f"{{{name}}}", [f"{{{n}}}" for n in [*known, *self._later_names]]
-                )
-            return None
-
-        self._check_braces(text, where)
-        return fill(text, value)
-
-    _later_names: tuple[str, ...] = ()
-
-    def _check_braces(self, text: str, where: tuple[str | int, ...]) -> None:
-        rest = re.sub(r"\{\{|\}\}|\{[^{}]*\}", "", text)
-        if "{" in rest or "}" in rest:
-            self.faults.add(where, "a single brace", "write `{{` or `}}` for a brace")
-
-    def _path(self, value: str, where: tuple[str | int, ...]) -> str | None:
-        filled = self._early(value, where, lambda name: False, lambda text: text)
-        return self.faults.path(unescape(filled), where)
+    def _path(self, value: str, where: Path) -> str | None:
+        return self.faults.path(self.texts.plain(value, where), where)
 
     def _paths(self, key: str) -> tuple[str, ...]:
         value = self.table.get(key, [])
@@ -207,15 +203,23 @@ class _Reader:
                 found[clean] = None
         return tuple(found)
 
-    def _known_param(self, key: str, where: tuple[str | int, ...]) -> bool:
-        try:
-            lookup(self.params, key)
-        except KeyError:
-            self.faults.unknown(where, "param", key, dotted_keys(self.params))
-            return False
-        return True
+    def _words(self, key: str) -> tuple[str, ...]:
+        return tuple(
+            self.texts.plain(word, (*self.where, key, index)) for index, word in enumerate(self.table.get(key, ()))
+        )
 
-    # -- parts ----------------------------------------------------------------------------------------------------
+    def _params(self) -> tuple[str, ...]:
+        """Return the params that count: those listed and those that the command names. Call it after `_run`."""
+        found = set(self.texts.named_params)
+        for index, key in enumerate(self.table.get("params", ())):
+            try:
+                lookup(self.params, key)
+                found.add(key)
+            except KeyError:
+                self.faults.unknown((*self.where, "params", index), "param", key, dotted_keys(self.params))
+        return tuple(sorted(found))
+
+    # -- parts ---------------------------------------------------------------------------------------------------
 
     def _kind(self) -> StageKind:
         ways = [way for way in ("run", "notebook", "transfer") if way in self.raw]
@@ -233,30 +237,26 @@ class _Reader:
             return None
         where = (*self.where, "run")
         if not run or not (run if isinstance(run, str) else run[0]).strip():
-            self.faults.add(where, "an empty command")
+            self.faults.add(where, "an empty command", 'write `run = "…"`')
             return None
-        self._later_names = (
-            *(f"inputs.{name}" for name in inputs),
-            *(f"outputs.{name}" for name in outputs),
-            *(f"params.{key}" for key in dotted_keys(self.params)),
-        )
-
-        def later(name: str) -> bool:
-            if name in self._later_names:
-                if name.startswith("params."):
-                    self.named_params.add(name.removeprefix("params."))
-                return True
-            return False
-
+        if any("\0" in text for text in ([run] if isinstance(run, str) else run)):
+            self.faults.add(where, "a NUL character, which no command can hold")
+            return None
+        given = self.table.get("inputs", {})
+        made = {**self.table.get("outputs", {}), **outputs}
+        names = [*(f"inputs.{name}" for name in given), *(f"outputs.{name}" for name in made)]
         if isinstance(run, str):
-            return self._early(run, where, later, shlex.quote)
-        return tuple(self._early(argument, (*where, i), later, lambda text: text) for i, argument in enumerate(run))
+            return self.texts.command(run, where, shell=True, names=names)
+        return tuple(
+            self.texts.command(argument, (*where, index), shell=False, names=names)
+            for index, argument in enumerate(run)
+        )
 
     def _inputs(self) -> dict[str, DraftInput]:
         inputs: dict[str, DraftInput] = {}
         for name, value in self.table.get("inputs", {}).items():
             where = (*self.where, "inputs", name)
-            if not NAME.fullmatch(name):
+            if not _PORT_NAME.fullmatch(name):
                 self.faults.add(where, f"`{name}` can't be an input's name", "use letters, digits, `_` and `-`")
                 continue
             if isinstance(value, str):
@@ -266,68 +266,90 @@ class _Reader:
                 if "from" not in value:
                     self.faults.add(where, "has no `from`", 'write `{ from = "dataset:NAME" }`')
             else:
-                self.faults.add(where, "expected a string or a table")
+                self.faults.add(where, "expected a string or a table", f'write `{name} = "PATH"`')
                 continue
             if "from" not in table:
                 continue
-            source = unescape(self._early(table["from"], where, lambda n: False, lambda text: text))
+            source = self.texts.plain(table["from"], where)
             path = self._path(table["path"], (*where, "path")) if "path" in table else None
-            inputs[name] = DraftInput(
-                source=source, mode=InputMode(table.get("mode", "download")), path=path, where=where
-            )
+            mode = InputMode(table.get("mode", "download"))
+            inputs[name] = DraftInput(source=source, mode=mode, path=path, where=where)
         return inputs
 
     def _outputs(self, kind: StageKind) -> dict[str, Output]:
         outputs: dict[str, Output] = {}
         for name, value in self.table.get("outputs", {}).items():
-            where = (*self.where, "outputs", name)
-            if not NAME.fullmatch(name):
-                self.faults.add(where, f"`{name}` can't be an output's name", "use letters, digits, `_` and `-`")
-                continue
-            if isinstance(value, str):
-                table: dict[str, Any] = {"path": value}
-            elif isinstance(value, dict):
-                table = self.faults.table(value, TABLES["output"], where)
-                if "path" not in value:
-                    self.faults.add(where, "has no `path`")
+            output = self._output(name, value)
+            if output is None:
+                self.broken.add(name)
             else:
-                self.faults.add(where, "expected a path or a table")
-                continue
-            if "path" not in table:
-                continue
-            path = self._path(table["path"], where)
-            if path is None:
-                continue
-            if path in (".", "pipeline.toml", "pipe.lock", ".git", ".gitignore", ".pipeignore") or path.startswith(
-                ".git/"
-            ):
-                self.faults.add(where, f"`{path}` can't be an output", "write into a file or folder of its own")
-                continue
-            if table.get("temp") and not table.get("cache", True):
-                self.faults.add(where, "is `temp` and `cache = false`", "keep one of them")
-            outputs[name] = Output(
-                name=name,
-                path=path,
-                cache=table.get("cache", True),
-                temp=table.get("temp", False),
-                to=self._to(table.get("to"), (*where, "to")),
-            )
-        if kind is StageKind.NOTEBOOK and "notebook" not in outputs and "notebook" in self.table:
-            stem = self.table["notebook"].removesuffix(".ipynb")
-            suffix = f"-{self.name.partition('@')[2]}" if self.cell else ""
-            outputs["notebook"] = Output(name="notebook", path=f"{stem}{suffix}.out.ipynb")
+                outputs[name] = output
+        if kind is StageKind.NOTEBOOK and "notebook" not in self.table.get("outputs", {}) and "notebook" in self.table:
+            stem = self._path(self.table["notebook"], (*self.where, "notebook"))
+            if stem is not None:
+                cell = f"-{self.name.partition('@')[2]}" if self.cell else ""
+                path = f"{stem.removesuffix('.ipynb')}{cell}.out.ipynb"
+                outputs["notebook"] = Output(name="notebook", path=path)
         return outputs
 
-    def _to(self, value: str | None, where: tuple[str, ...]) -> str | None:
-        if value is None:
+    def _output(self, name: str, value: Any) -> Output | None:
+        where = (*self.where, "outputs", name)
+        if not _PORT_NAME.fullmatch(name):
+            self.faults.add(where, f"`{name}` can't be an output's name", "use letters, digits, `_` and `-`")
             return None
-        self.faults.no_password(value, where)
+        if isinstance(value, str):
+            table: dict[str, Any] = {"path": value}
+        elif isinstance(value, dict):
+            table = self.faults.table(value, TABLES["output"], where)
+            if "path" not in value:
+                self.faults.add(where, "has no `path`", 'write `{ path = "…" }`')
+        else:
+            self.faults.add(where, "expected a path or a table", f'write `{name} = "PATH"`')
+            return None
+        path = self._path(table["path"], where) if "path" in table else None
+        to = table.get("to")
+        if to is not None:
+            self.faults.no_password(to, (*where, "to"))
+            to = self.texts.delivery(to, (*where, "to"))
+        if path is None:
+            return None
+        if path == "." or path in _NO_OUTPUT or path.startswith(".git/"):
+            what = "the workspace itself" if path == "." else f"`{path}`"
+            self.faults.add(where, f"{what} can't be an output", "write into a file or folder of its own")
+            return None
+        if table.get("temp") and not table.get("cache", True):
+            self.faults.add(where, "has both `temp = true` and `cache = false`", "keep one of them")
+        return Output(name=name, path=path, cache=table.get("cache", True), temp=table.get("temp", False), to=to)
 
-        def later(name: str) -> bool:
-            return name in _TO_NAMES or (name.startswith("params.") and name[7:] in dotted_keys(self.params))
+    def _notebook(self) -> str | None:
+        where = (*self.where, "notebook")
+        path = self._path(self.table["notebook"], where) if "notebook" in self.table else None
+        if path is not None and not path.endswith(".ipynb"):
+            self.faults.add(where, f"`{path}` is not a notebook", 'write `notebook = "NAME.ipynb"`')
+        return path
 
-        self._later_names = _TO_NAMES
-        return self._early(value, where, later, lambda text: text)
+    def _transfer(self) -> Transfer:
+        where = (*self.where, "transfer")
+        given = self.table.get("transfer")
+        table = self.faults.table(given, TABLES["transfer"], where) if given is not None else {}
+        texts = {}
+        for key in ("from", "to"):
+            if key not in table:
+                if given is not None and key not in given:
+                    self.faults.add(where, f"has no `{key}`", 'write `{ from = "STORE:in/**", to = "STORE:out/" }`')
+                texts[key] = ""
+            else:
+                self.faults.no_password(table[key], (*where, key))
+                texts[key] = self.texts.plain(table[key], (*where, key))
+        return Transfer(source=texts["from"], target=texts["to"])
+
+    def _timeout(self) -> float | None:
+        if "timeout" not in self.table:
+            return None
+        seconds = parse_duration_s(self.table["timeout"])
+        if seconds <= 0:
+            self.faults.add((*self.where, "timeout"), "must be more than 0", "leave it out for no limit")
+        return seconds
 
     def _check_variable_names(self, names: Mapping[str, Any], what: str) -> None:
         seen: dict[str, str] = {}
@@ -340,93 +362,3 @@ class _Reader:
                     "rename one of them",
                 )
             seen[variable] = name
-
-    def _resources(self) -> Resources:
-        where = (*self.where, "resources")
-        table = self.faults.table(self.table.get("resources", {}), TABLES["resources"], where)
-        custom = {}
-        for name, value in table.get("custom", {}).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                self.faults.add((*where, "custom", name), "expected a number")
-            else:
-                custom[name] = float(value)
-        if table.get("cpus", 1) <= 0:
-            self.faults.add((*where, "cpus"), "must be more than 0")
-        return Resources(
-            cpus=table.get("cpus"),
-            gpus=table.get("gpus", 1 if "gpu-memory" in table else 0),
-            memory_bytes=parse_size_bytes(str(table["memory"])) if "memory" in table else None,
-            gpu_memory_bytes=parse_size_bytes(str(table["gpu-memory"])) if "gpu-memory" in table else None,
-            custom=custom,
-            raw={key: value for key, value in table.items() if key != "custom"},
-        )
-
-    def _transfer(self) -> Transfer | None:
-        table, where = self.table.get("transfer", {}), (*self.where, "transfer")
-        for key in table:
-            if key not in ("from", "to"):
-                self.faults.unknown((*where, key), "key", key, ("from", "to"))
-        for key in ("from", "to"):
-            if key not in table:
-                self.faults.add(where, f"has no `{key}`")
-            else:
-                self.faults.no_password(table[key], (*where, key))
-        return Transfer(source=table.get("from", ""), target=table.get("to", ""))
-
-    def _plots(self, outputs: Mapping[str, Output]) -> tuple[Plot, ...]:
-        plots = []
-        for index, entry in enumerate(self.table.get("plots", ())):
-            where = (*self.where, "plots", index)
-            table = self.faults.table(entry, TABLES["plot"], where)
-            if table.get("output") not in outputs:
-                self.faults.unknown((*where, "output"), "output", table.get("output", ""), outputs)
-            y = table.get("y", ())
-            plots.append(
-                Plot(
-                    output=table.get("output", ""),
-                    x=table.get("x"),
-                    y=(y,) if isinstance(y, str) else tuple(y),
-                    title=table.get("title"),
-                )
-            )
-        return tuple(plots)
-
-    def _expect(self, outputs: Mapping[str, Output]) -> tuple[Expectation, ...]:
-        found = []
-        for key, value in self.table.get("expect", {}).items():
-            where = (*self.where, "expect", key)
-            table = self.faults.table(value, TABLES["expectation"], where)
-            output, colon, metric = key.partition(":")
-            if not colon or not metric:
-                self.faults.add(where, f"`{key}` is not `OUTPUT:METRIC`", 'write `"report:auc" = { min = 0.9 }`')
-            elif output not in self.table.get("metrics", ()):
-                self.faults.add(
-                    where, f"`{output}` is not among the stage's `metrics`", f'add it: `metrics = ["{output}"]`'
-                )
-            found.append(
-                Expectation(
-                    key=key,
-                    min=table.get("min"),
-                    max=table.get("max"),
-                    vs=table.get("vs"),
-                    drop=float(table.get("drop", 0.0)),
-                )
-            )
-        for index, name in enumerate(self.table.get("metrics", ())):
-            if name not in outputs:
-                self.faults.unknown((*self.where, "metrics", index), "output", name, outputs)
-        return tuple(found)
-
-    def _env(self) -> dict[str, str]:
-        env = {}
-        for name, value in self.table.get("env", {}).items():
-            where = (*self.where, "env", name)
-            if not _VARIABLE.fullmatch(name):
-                self.faults.add(where, f"`{name}` can't be a variable's name")
-            elif name.startswith("PIPE_") or name in ("TMPDIR", "CUDA_VISIBLE_DEVICES"):
-                self.faults.add(where, f"`{name}` is set by pipe", "use another name")
-            env[name] = unescape(self._early(value, where, lambda n: False, lambda text: text))
-        for index, name in enumerate(self.table.get("pass-env", ())):
-            if not _VARIABLE.fullmatch(name):
-                self.faults.add((*self.where, "pass-env", index), f"`{name}` can't be a variable's name")
-        return env
