@@ -1,0 +1,1 @@
+"""What stays in the cache and for how long: roots, collection, trash."""

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,7 @@ __all__ = ["ObjectDamaged", "ObjectMissing", "ObjectStore", "hash_file"]
 _SMALL_BYTES = 1 << 20
 _POOL_ABOVE = 64
 _SHORTEST_PREFIX = 4
+_FRESH_S = 1_800.0  # half of what a collection calls young
 
 
 class ObjectMissing(StageError):
@@ -195,7 +197,7 @@ class ObjectStore:
     def _settle(self, ready: str, hex: str) -> None:
         """Give a whole file its name as an object; one that is there already stays, if it is whole."""
         target = self._path(self.algorithm, hex)
-        if os.path.exists(target) and self._whole(self.algorithm, hex, target):
+        if self._has_whole(hex, target):
             return
         folder = self._folder(os.path.dirname(target))
         try:
@@ -213,7 +215,7 @@ class ObjectStore:
 
     def _write(self, hex: str, data: bytes) -> None:
         target = self._path(self.algorithm, hex)
-        if os.path.exists(target) and self._whole(self.algorithm, hex, target):
+        if self._has_whole(hex, target):
             return
         ready = os.path.join(self._folder(os.path.dirname(target)), unfinished())
         fd = os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
@@ -227,6 +229,12 @@ class ObjectStore:
             os.unlink(ready)
             raise
         self._named(hex, target)
+
+    def _has_whole(self, hex: str, target: str) -> bool:
+        if not (os.path.exists(target) and self._whole(self.algorithm, hex, target)):
+            return False
+        self._again(hex, target)
+        return True
 
     def _named(self, hex: str, target: str) -> None:
         """An object has its name now."""
@@ -247,15 +255,20 @@ class ObjectStore:
         """Return a folder's entries. Raises ObjectMissing, ObjectDamaged."""
         known = self._manifests.get(digest.hex)
         if known is None:
-            entries = parse(self.read(digest), digest.algorithm)
-            known = Manifest(entries)
+            known = Manifest(self.read_manifest(digest))
             self._manifests[digest.hex] = known
         return known
+
+    def read_manifest(self, digest: Digest) -> list[Entry]:
+        """Return a folder's entries without remembering them. Raises ObjectMissing, ObjectDamaged."""
+        return parse(self.read(digest), digest.algorithm)
 
     def read(self, digest: Digest) -> bytes:
         """Return an object's bytes, checked. Raises ObjectMissing, ObjectDamaged."""
         path = self.path(digest)
         try:
+            if not os.path.exists(path):
+                self._take_back(digest.algorithm, digest.hex)
             with open(path, "rb") as file:
                 data = file.read()
         except FileNotFoundError:
@@ -317,6 +330,9 @@ class ObjectStore:
         except FileNotFoundError as error:
             if error.filename != path:
                 raise
+            if self._take_back(algorithm, hex):
+                self._place_file(algorithm, hex, size, target, executable, link)
+                return
             raise ObjectMissing(f"object {hex[:8]} is not in the cache", "build again") from None
         if copied != hex:
             os.unlink(target)
@@ -370,12 +386,51 @@ class ObjectStore:
 
     def discard(self, algorithm: str, hex: str) -> None:
         """Move an object to the trash."""
-        trash = os.path.join(os.path.dirname(self.root), "trash")
         self._checked.forget(hex)
         self._manifests.pop(hex, None)
+        resting = self._resting(algorithm, hex)
         try:
-            make_folders(trash)
-            os.rename(self._path(algorithm, hex), os.path.join(trash, f"{algorithm}-{hex}"))
+            make_folders(os.path.dirname(resting))
+            os.rename(self._path(algorithm, hex), resting)
+            os.utime(resting)  # its rest begins now
+        except OSError:
+            pass
+
+    def drop(self, algorithm: str, hex: str, *, unless_since: float) -> bool:
+        """Move an object to the trash, unless it was stored again since a time; return whether it went."""
+        try:
+            info = os.lstat(self._path(algorithm, hex))
+        except OSError:
+            return False
+        if max(info.st_mtime, info.st_ctime) >= unless_since:
+            return False
+        self.discard(algorithm, hex)
+        return not os.path.exists(self._path(algorithm, hex))
+
+    def _resting(self, algorithm: str, hex: str) -> str:
+        return os.path.join(os.path.dirname(self.root), "trash", f"{algorithm}-{hex}")
+
+    def _take_back(self, algorithm: str, hex: str) -> bool:
+        """Bring back from the trash what a collection dropped while it was being restored; not what is damaged."""
+        resting = self._resting(algorithm, hex)
+        try:
+            if hash_file(resting, algorithm)[0] != hex.partition(".")[0]:
+                return False
+            path = self._path(algorithm, hex)
+            self._folder(os.path.dirname(path))
+            os.rename(resting, path)
+            os.utime(path)
+        except OSError:
+            return False
+        return True
+
+    def _again(self, hex: str, target: str) -> None:
+        """An object is stored once more: a collection must not take it for old."""
+        try:
+            info = os.lstat(target)
+            if time.time() - max(info.st_mtime, info.st_ctime) > _FRESH_S:
+                os.utime(target)
+                self._checked.add(hex, target)
         except OSError:
             pass
 
