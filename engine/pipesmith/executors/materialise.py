@@ -79,6 +79,7 @@ class _Plan:
         self._root = root
         self._stop = stop
         self._binds: dict[str, tuple[str, bool]] = {}  # path: (origin, writable)
+        self._declared: set[str] = set()  # the binds that a layout names; others come from folders that were opened up
         self._visible: dict[str, str] = {}
         self._outside: list[Bind] = []
         self._real = {""}  # folders known to be real ones of the sandbox
@@ -99,6 +100,7 @@ class _Plan:
         if stat.S_ISLNK(info.st_mode):
             copy_link(mount.origin, target)
         elif not mount.copy:
+            self._declared.add(path)
             self._binds[path] = (mount.origin, mount.writable)
         elif stat.S_ISREG(info.st_mode):
             copy_file(mount.origin, target, info, read_only=False)
@@ -115,7 +117,7 @@ class _Plan:
         """See to it that an output's folder is a real one and the output itself is not there."""
         path = _normal(path)
         self._parent(path)
-        inside = next((bound for bound in self._binds if bound == path or bound.startswith(f"{path}/")), None)
+        inside = next((bound for bound in self._declared if bound == path or bound.startswith(f"{path}/")), None)
         if inside is not None:
             raise StageError(f"output `{path}` would hold input `{inside}`", "give one of them another path")
         self._remove(path)

@@ -70,10 +70,14 @@ def build_view(view: dict[str, Any], *, pid: bool) -> None:
         mount(origin, target, None, MS_BIND | MS_REC)
         if not writable:
             read_only(target)
-    mount(view["root"], view["workspace"], None, MS_BIND | MS_REC)
+    # By their descriptors: each of these mounts may hide the path of what is mounted next.
+    root, empty = (os.open(view[name], os.O_PATH | os.O_CLOEXEC) for name in ("root", "empty"))
+    mount(f"/proc/self/fd/{root}", view["workspace"], None, MS_BIND | MS_REC)
     for path in view["hidden"]:
-        mount(view["empty"], path, None, MS_BIND)
+        mount(f"/proc/self/fd/{empty}", path, None, MS_BIND)
         read_only(path)
+    os.close(root)
+    os.close(empty)
 
 
 def drop_powers() -> None:
@@ -122,7 +126,7 @@ def _try(*, user: bool, pid: bool) -> str | None:
 
 def _rehearse(writer: int, uid: int, gid: int, *, user: bool, pid: bool) -> None:
     here = os.path.dirname(os.path.abspath(__file__))
-    view = {"binds": [(here, here, False)], "root": here, "workspace": here, "hidden": []}
+    view = {"binds": [(here, here, False)], "root": here, "workspace": here, "empty": here, "hidden": [here]}
     step = "id map"
     try:
         if user:
