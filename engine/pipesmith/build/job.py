@@ -17,6 +17,7 @@ from pipesmith.build.context import BuildContext, Outcome
 from pipesmith.build.evidence import Evidence, Stamper
 from pipesmith.build.hints import missing_file_hint
 from pipesmith.build.keep import KeepFolder
+from pipesmith.build.live_log import LiveLog
 from pipesmith.build.lock_writer import LockWriter
 from pipesmith.build.place import Placer, remove
 from pipesmith.build.sandbox import layout_of
@@ -190,8 +191,9 @@ class StageJob:
         build, stage = self._build, self._stage
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
+        live = LiveLog(outcome.log or "")
         try:
-            context_file = write_context(build, stage, tmpdir, live_log=f"{outcome.log}.jsonl")
+            context_file = write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files)
             variables = stage_variables(
                 build,
                 stage,
@@ -227,6 +229,7 @@ class StageJob:
             self._attempt = None
             return result
         finally:
+            live.close()
             shutil.rmtree(tmpdir, ignore_errors=True)
 
     def _on_line(self, stream: str, text: str) -> None:

@@ -73,10 +73,10 @@ def context_document(build: BuildContext, stage: Stage, *, live_log: str, artifa
     }
 
 
-def write_context(build: BuildContext, stage: Stage, tmpdir: str, *, live_log: str) -> str:
+def write_context(build: BuildContext, stage: Stage, tmpdir: str, *, live_log: str, artifacts: str) -> str:
     """Write the context file into a stage's TMPDIR and return its path."""
     path = os.path.join(tmpdir, "pipe-context.json")
-    document = context_document(build, stage, live_log=live_log, artifacts=os.path.dirname(live_log))
+    document = context_document(build, stage, live_log=live_log, artifacts=artifacts)
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file, default=str)
     return path

@@ -74,7 +74,8 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     os.makedirs(scratch)
     tmpdir = tempfile.mkdtemp(prefix="pipe-")
     try:
-        context_file = write_context(build, stage, tmpdir, live_log=os.path.join(tmpdir, "log.jsonl"))
+        logged = os.path.join(tmpdir, "log.jsonl")
+        context_file = write_context(build, stage, tmpdir, live_log=logged, artifacts=os.path.join(tmpdir, "files"))
         variables = stage_variables(
             build, stage, tmpdir=tmpdir, context_file=context_file, sdk=sdk_folder(), gpus=(), keep=None
         )
