@@ -15,8 +15,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True, order=True)
 class Item:
-    """One thing that counts. kind: a `why` kind of the contract (`run`, `source`, `input`, `param`, `env`, `environment`,
-    `hash-path`). item: which one. value: readable text, equal exactly when the thing is the same."""
+    """One thing that counts. kind: a `why` kind of the contract (`run`, `source`, `input`, `param`, `env`,
+    `environment`, `hash-path`). item: which one. value: readable text, equal exactly when the thing is the same."""
 
     kind: str
     item: str
@@ -34,8 +34,8 @@ class Fingerprint:
 def fingerprint_of(items: Iterable[Item]) -> Fingerprint:
     """Return the fingerprint made of `items`; their order does not matter.
 
-    The pre-image is compact JSON `["pipesmith-fingerprint", VERSION, [[kind, item, value], …]]` in UTF-8, lone surrogates
-    (bytes of file names that are no UTF-8) escaped. Source: docs/formats/fingerprint.md.
+    The pre-image is compact JSON `["pipesmith-fingerprint", VERSION, [[kind, item, value], …]]` in UTF-8, lone
+    surrogates (bytes of file names that are no UTF-8) escaped. Source: docs/formats/fingerprint.md.
     """
     ordered = tuple(sorted(items))
     body = ["pipesmith-fingerprint", FORMAT_VERSION, [[i.kind, i.item, i.value] for i in ordered]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 
-__all__ = ["TreeBuilder", "blob_id", "git_hash"]
+__all__ = ["TreeBuilder", "blob_id", "git_hash", "tree_id", "tree_row"]
 
 
 def git_hash(object_format: str, kind: bytes, data: bytes) -> str:
@@ -29,7 +29,8 @@ def blob_id(path: str, size: int, object_format: str) -> str | None:
 
 
 class TreeBuilder:
-    """The folders of a listing. entry(path) gives (mode, id) of a listed file, asked for only when its folder's id is."""
+    """The folders of a listing. entry(path) gives (mode, id) of a listed file, asked for only when its folder's id
+    is."""
 
     def __init__(
         self, paths: Iterable[str], entry: Callable[[str], tuple[bytes, str] | None], object_format: str
@@ -59,6 +60,9 @@ class TreeBuilder:
     def is_folder(self, path: str) -> bool:
         return path in self._files or path in self._folders
 
+    def is_file(self, path: str) -> bool:
+        return path in self._files.get(path.rpartition("/")[0], ())
+
     def files_below(self, folder: str) -> list[str]:
         """Return all listed files below a folder (`` is the whole), sorted."""
         found: list[str] = []
@@ -76,19 +80,25 @@ class TreeBuilder:
             for below in self._folders.get(folder, ()):
                 identity = self.tree_id(below)
                 if identity is not None:
-                    name = _bytes(below.rpartition("/")[2])
-                    rows.append((name + b"/", b"40000 " + name + b"\0" + bytes.fromhex(identity)))
+                    rows.append(tree_row(below.rpartition("/")[2], b"40000", identity))
             for path in self._files.get(folder, ()):
                 entry = self._entry(path)
                 if entry is not None:
-                    name = _bytes(path.rpartition("/")[2])
-                    mode, identity = entry
-                    order = name + b"/" if mode == b"40000" else name
-                    rows.append((order, mode + b" " + name + b"\0" + bytes.fromhex(identity)))
-            rows.sort()
-            body = b"".join(row for _name, row in rows)
-            self._ids[folder] = git_hash(self._format, b"tree", body) if rows else None
+                    rows.append(tree_row(path.rpartition("/")[2], *entry))
+            self._ids[folder] = tree_id(rows, self._format)
         return self._ids[folder]
+
+
+def tree_id(rows: list[tuple[bytes, bytes]], object_format: str) -> str | None:
+    """Return the id of a tree from (name to sort by, entry) rows, None where there are none."""
+    rows.sort()
+    return git_hash(object_format, b"tree", b"".join(row for _name, row in rows)) if rows else None
+
+
+def tree_row(name: str, mode: bytes, identity: str) -> tuple[bytes, bytes]:
+    """Return a row of a tree; folders are sorted as if their names ended with a slash."""
+    raw = _bytes(name)
+    return (raw + b"/" if mode == b"40000" else raw), mode + b" " + raw + b"\0" + bytes.fromhex(identity)
 
 
 def _bytes(name: str) -> bytes:

@@ -1,4 +1,5 @@
-"""What counts of a stage, item by item. What never counts (times, owners, absolute paths, resources, …) has no item here."""
+"""What counts of a stage, item by item. What never counts (times, owners, absolute paths, resources, …) has no item
+here."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ ABSENT = "absent"
 class InputPart:
     """One thing of an input with a digest of its own: the input itself, or one cell of a `stage:NAME@*.OUTPUT` folder.
 
-    item: the input's name, or `NAME/CELL`. path: where the stage sees it. place: where it lies in the workspace, empty for a dataset.
-    stage, output: who makes it, empty where nobody does. within: path inside that output.
+    item: the input's name, or `NAME/CELL`. path: where the stage sees it. place: where it lies in the workspace,
+    empty for a dataset. stage, output: who makes it, empty where nobody does. within: path inside that output.
     """
 
     item: str
@@ -35,7 +36,8 @@ class InputPart:
 
 
 def input_parts(stage: Stage, stages: Mapping[str, Stage]) -> tuple[InputPart, ...]:
-    """Return all parts of a stage's inputs, inputs in the order of the file, cells in the order of the matrix. stages: all, by name."""
+    """Return all parts of a stage's inputs, inputs in the order of the file, cells in the order of the matrix.
+    stages: all, by name."""
     parts: list[InputPart] = []
     for name, given in stage.inputs.items():
         origin = given.origin

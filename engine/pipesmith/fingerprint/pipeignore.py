@@ -1,7 +1,7 @@
 """`.pipeignore`: gitignore's rules, applied to tracked and untracked files alike, in a work tree or at a commit.
 
-Source: gitignore(5). Each file's patterns are relative to its folder; the last one that matches decides; what lies in an ignored
-folder can't be taken back in.
+Source: gitignore(5). Each file's patterns are relative to its folder; the last one that matches decides; what lies in
+an ignored folder can't be taken back in.
 """
 
 from __future__ import annotations

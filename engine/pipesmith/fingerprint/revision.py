@@ -1,185 +1,149 @@
-"""The workspace as it is at a commit, from git's objects and the lockfile there. Reads no work tree."""
+"""The workspace as it is at a commit: git's objects, and the lockfile there for what git does not hold. Reads no work
+tree.
+
+Source: docs/formats/object-ids.md.
+"""
 
 from __future__ import annotations
 
 import os
-import posixpath
 
-from pipesmith.digest import Digest, new_hasher
+from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
-from pipesmith.fingerprint.git_trees import git_hash
-from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
+from pipesmith.fingerprint.blob_digests import BlobDigests
+from pipesmith.fingerprint.commit_files import CommitFiles, Place
 from pipesmith.fingerprint.pipeignore import PipeIgnore
+from pipesmith.fingerprint.sources import NEVER_SOURCE
 from pipesmith.fingerprint.tree import Found
-from pipesmith.fingerprint.work_tree import NEVER_SOURCE
 from pipesmith.git.objects import ObjectReader
 from pipesmith.lockfile.model import LockedDep, Lockfile
 from pipesmith.store.manifest import Entry, digest_of, link_digest
+from pipesmith.store.state_db import StateDB
 
 __all__ = ["Revision"]
 
 
 class Revision:
-    """prefix: the workspace's folder in the repository, `.` for its top. reader: shared by revisions that are looked at together."""
+    """prefix: the workspace's folder in the repository, `.` for its top. reader: shared by revisions that are looked at
+    together, so that trees which did not change are read once. state: remembers digests of blobs, None does without."""
 
-    def __init__(self, reader: ObjectReader, commit: str, prefix: str, algorithm: str) -> None:
-        self._reader = reader
+    def __init__(
+        self, reader: ObjectReader, commit: str, prefix: str, algorithm: str, state: StateDB | None = None
+    ) -> None:
         self._algorithm = algorithm
-        self._top = reader.tree_of(commit)
-        found = reader.lookup(self._top, prefix)
-        if found is None or found[0] != "40000":
-            raise UserError(f"there is no `{prefix}` at {commit[:10]}")
-        self._tree = found[1]
-        self._excluded: frozenset[str] = NEVER_SOURCE
+        self._files = CommitFiles(reader, commit, prefix)
+        self._nothing = self._files.excluded(frozenset())
+        self._excluded = self._files.excluded(NEVER_SOURCE)
         self._deps: dict[str, list[LockedDep]] = {}
+        self._hash_paths: dict[str, set[str]] = {}
         self._ignore: PipeIgnore | None = None
-        self._ids: dict[tuple[str, str], str | None] = {}
+        self._ignore_read = False
+        self._memo = reader.memo
+        if "blobs" not in self._memo:
+            self._memo["blobs"] = BlobDigests(state)
+        self._blobs: BlobDigests = self._memo["blobs"]
 
     def use_lock(self, lockfile: Lockfile) -> None:
         """Take the digests of what git does not hold from this lockfile."""
         for entry in lockfile.stages.values():
             for dep in entry.deps:
                 self._deps.setdefault(dep.path, []).append(dep)
+            for path, identity in entry.hash_paths.items():
+                self._hash_paths.setdefault(path, set()).add(identity)
 
     def exclude(self, paths: frozenset[str]) -> None:
-        self._excluded = NEVER_SOURCE | paths
-        self._ids.clear()
+        self._excluded = self._files.excluded(NEVER_SOURCE | paths)
 
     def read(self, path: str) -> bytes | None:
-        found = self._reader.lookup(self._tree, posixpath.normpath(path))
-        return self._reader.blob(found[1]) if found is not None and found[0] in ("100644", "100755") else None
+        return self._files.read(path)
+
+    def flush(self) -> None:
+        """Remember for later processes what was hashed."""
+        self._blobs.flush()
 
     # -- sources --------------------------------------------------------------------------------------------------
 
-    def _pipeignore(self) -> PipeIgnore:
-        if self._ignore is None:
-            texts: dict[str, str] = {}
-            self._find_ignores("", self._tree, texts)
-            self._ignore = PipeIgnore(texts)
-        return self._ignore
-
-    def _find_ignores(self, folder: str, tree: str, texts: dict[str, str]) -> None:
-        for name, (mode, identity) in self._reader.tree(tree).items():
-            path = f"{folder}/{name}" if folder else name
-            if mode == "40000":
-                self._find_ignores(path, identity, texts)
-            elif name == PIPEIGNORE and mode in ("100644", "100755"):
-                texts[path] = self._reader.blob(identity).decode("utf-8", "surrogateescape")
-
     def source_id(self, path: str) -> str | None:
-        found = self._reader.lookup(self._tree, path)
-        if found is None:
-            return None
-        inner = "" if path == "." else path
-        if inner in self._excluded or (inner and self._pipeignore().ignores(inner, found[0] == "40000")):
-            return None
-        if found[0] == "40000":
-            return self._counting(inner, found[1])
-        return self._submodule(inner, found[1]) if found[0] == "160000" else found[1]
+        """Return the id that a source has; a folder without any file that counts has none.
 
-    def _counting(self, folder: str, tree: str) -> str | None:
-        """Return a tree's id without what never counts, None where nothing is left."""
-        key = (folder, tree)
-        if key in self._ids:
-            return self._ids[key]
+        Raises UserError for a submodule whose commit is not here."""
+        place = self._files.find(path)
+        if place is None or self._excluded.holds(place.path):
+            return None
         ignore = self._pipeignore()
-        rows: list[tuple[bytes, bytes]] = []
-        for name, (mode, identity) in self._reader.tree(tree).items():
-            path = f"{folder}/{name}" if folder else name
-            if path in self._excluded or (ignore and ignore.ignores(path, mode == "40000")):
-                continue
-            found: str | None = identity
-            if mode == "40000":
-                found = self._counting(path, identity)
-            elif mode == "160000":
-                mode, found = "40000", self._submodule(path, identity)
-            if found is None:
-                continue
-            raw = os.fsencode(name)
-            rows.append((raw + b"/" if mode == "40000" else raw, mode.encode() + b" " + raw + b"\0" + bytes.fromhex(found)))
-        rows.sort()
-        body = b"".join(row for _name, row in rows)
-        self._ids[key] = git_hash(self._reader.repo.object_format, b"tree", body) if rows else None
-        return self._ids[key]
+        if place.path and ignore is not None and ignore.ignores(place.path, place.mode == "40000"):
+            return None
+        return self._files.tree_id(place, self._excluded, ignore) if place.mode == "40000" else place.oid
 
-    def _submodule(self, path: str, commit: str) -> str:
-        """Return the tree of a submodule's commit, from wherever this clone has its objects."""
-        repo = self._reader.repo
-        places = [os.path.join(repo.top, path), *_modules(os.path.join(repo.common_dir, "modules"))]
-        for place in places:
-            if not os.path.lexists(place):
-                continue
-            done = repo.process("rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}", cwd=place)
-            if done.returncode == 0:
-                return done.stdout.decode().strip()
-        raise UserError(
-            f"submodule `{path}` is not here, so what it held at this revision can't be known",
-            f"run `git submodule update --init {path}`",
-        )
+    def _pipeignore(self) -> PipeIgnore | None:
+        if not self._ignore_read:
+            self._ignore = self._files.pipeignore()
+            self._ignore_read = True
+        return self._ignore
 
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     def input(self, path: str) -> Found:
-        found = self._reader.lookup(self._tree, path)
-        locked = self._deps.get(path, [])
-        if found is None:
-            texts = {dep.digest.text for dep in locked}
-            held = {dep.git for dep in locked}
-            if len(texts) == 1 and held == {None}:
-                return Found(digest=locked[0].digest)
-            return Found(digest=None)
-        for dep in locked:
-            if dep.git == found[1]:
-                return Found(digest=dep.digest, git=found[1])
+        locked = [dep for dep in self._deps.get(path, ()) if dep.digest.algorithm == self._algorithm]
         try:
-            return Found(digest=self._content(found), git=found[1])
-        except EnvironmentFailure as error:
+            place = self._files.find(path, follow=True)
+            if place is None:
+                known = {dep.digest.text for dep in locked}
+                if len(known) == 1 and all(dep.git is None for dep in locked):
+                    return Found(digest=locked[0].digest)
+                return Found(digest=None)
+            identity = self._held_id(place)
+            digests = {dep.digest.text: dep.digest for dep in locked if dep.git == identity}
+            if identity is not None and len(digests) == 1:
+                return Found(digest=next(iter(digests.values())), git=identity)
+            return Found(digest=self._content(place), git=identity)
+        except (EnvironmentFailure, UserError) as error:
             return Found(digest=None, problem=error.text)
 
-    def _content(self, entry: tuple[str, str]) -> Digest:
-        mode, identity = entry
-        if mode == "40000":
-            entries: list[Entry] = []
-            self._entries("", identity, entries)
-            return digest_of(entries, self._algorithm)[0]
-        data = self._reader.blob(identity)
-        if mode == "120000":
-            return link_digest(os.fsdecode(data), self._algorithm)
-        return Digest(self._algorithm, self._hex(data), len(data))
+    def _held_id(self, place: Place) -> str | None:
+        return self._files.tree_id(place, self._nothing, None) if place.mode == "40000" else place.oid
 
-    def _entries(self, folder: str, tree: str, entries: list[Entry]) -> None:
-        for name, (mode, identity) in self._reader.tree(tree).items():
-            path = f"{folder}/{name}" if folder else name
-            if mode == "40000":
-                self._entries(path, identity, entries)
-            elif mode == "160000":
-                self._entries(path, self._submodule(path, identity), entries)
+    def _content(self, place: Place) -> Digest:
+        """Return the digest of what git stores at a place."""
+        if place.mode == "40000":
+            key = ("content", self._algorithm, self._held_id(place))
+            if key not in self._memo:
+                entries: list[Entry] = []
+                self._collect(place, "", entries)
+                self._memo[key] = digest_of(entries, self._algorithm)[0]
+            return self._memo[key]  # type: ignore[no-any-return]
+        if place.mode == "120000":
+            return link_digest(os.fsdecode(place.reader.blob(place.oid)), self._algorithm)
+        return self._blob(place)
+
+    def _collect(self, folder: Place, prefix: str, entries: list[Entry]) -> None:
+        for name, place in self._files.children(folder):
+            path = f"{prefix}{name}"
+            if place.mode == "40000":
+                self._collect(place, f"{path}/", entries)
+            elif place.mode == "120000":
+                entries.append(Entry("l", path, text=os.fsdecode(place.reader.blob(place.oid))))
             else:
-                data = self._reader.blob(identity)
-                if mode == "120000":
-                    entries.append(Entry("l", path, text=os.fsdecode(data)))
-                else:
-                    entries.append(Entry("f", path, self._hex(data), len(data), mode == "100755"))
+                digest = self._blob(place)
+                entries.append(Entry("f", path, digest.hex, digest.size, place.mode == "100755"))
 
-    def _hex(self, data: bytes) -> str:
-        hasher = new_hasher(self._algorithm)
-        hasher.update(data)
-        return hasher.hexdigest()
+    def _blob(self, place: Place) -> Digest:
+        known = self._blobs.get(self._algorithm, place.oid)
+        if known is None:
+            known = self._blobs.put_content(self._algorithm, place.oid, place.reader.blob(place.oid))
+        return known
 
     def hash_path_id(self, path: str) -> str | None:
-        found = self._reader.lookup(self._tree, path)
-        return found[1] if found is not None else None
+        """Return git's id; of what git does not hold what the lockfile's entries agree on."""
+        place = self._files.find(path)
+        if place is not None:
+            return self._held_id(place)
+        known = {identity for identity in self._hash_paths.get(path, ()) if ":" in identity}
+        return known.pop() if len(known) == 1 else None
 
     def output(self, path: str) -> Digest | None:
-        found = self._reader.lookup(self._tree, path)
-        return self._content(found) if found is not None and found[0] != "160000" else None
+        """Return the digest of an output that git holds, by the bytes it stores.
 
-
-def _modules(folder: str) -> list[str]:
-    """Return the git folders of submodules that this clone keeps below `modules`."""
-    found = []
-    for where, folders, files in os.walk(folder):
-        if "HEAD" in files and "objects" in folders:
-            found.append(where)
-            folders[:] = ["modules"] if "modules" in folders else []
-    return sorted(found)
+        A work tree's is by its own bytes: an output left to git should have no attributes that change line ends."""
+        place = self._files.find(path)
+        return self._content(place) if place is not None else None

@@ -1,7 +1,7 @@
 """Digests of files and folders by their own bytes, remembered by stamps: (inode, size, mtime, ctime, mode).
 
-A stamp is evidence, a digest is truth: a stamp that differs is a reason to read, never a verdict. Nothing is remembered that was
-written within the clock's tick, and nothing on tmpfs, whose stamps are coarse.
+A stamp is evidence, a digest is truth: a stamp that differs is a reason to read, never a verdict. Nothing is
+remembered that was written within the clock's tick, and nothing on tmpfs, whose stamps are coarse.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipesmith.store.state_db import StateDB
 __all__ = ["RACY_NS", "StatCache", "stamp_of"]
 
 RACY_NS = 20_000_000
+COARSE_RACY_NS = 2_000_000_000
 _POOL_ABOVE_BYTES = 8 << 20
 
 Stamp = tuple[int, int, int, int, int]
@@ -32,6 +33,13 @@ Stamp = tuple[int, int, int, int, int]
 def stamp_of(info: os.stat_result) -> Stamp:
     """Return the stamp of a file."""
     return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_mode)
+
+
+def _has_ticked(stamp: Stamp, read_ns: int) -> bool:
+    """Return whether the clock of the stamps had moved on when a file was read. Some file systems count whole
+    seconds."""
+    tick = RACY_NS if stamp[3] % 1_000_000_000 else COARSE_RACY_NS
+    return read_ns - stamp[3] > tick
 
 
 class _Folder:
@@ -52,7 +60,7 @@ class StatCache:
     """algorithm: of the digests. Thread-safe."""
 
     def __init__(self, state: StateDB, algorithm: str) -> None:
-        self._state = state
+        self.state = state
         self.algorithm = algorithm
         self._guard = threading.Lock()
         self._files: dict[str, tuple[Stamp, str]] = {}
@@ -72,16 +80,19 @@ class StatCache:
             if stat.S_ISLNK(info.st_mode):
                 return link_digest(os.readlink(path), self.algorithm)
             if stat.S_ISDIR(info.st_mode):
-                return self._folder(path, info.st_dev)
+                return self._folder(path, self._walk(path), info.st_dev, "tree")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError as error:
             raise UserError(f"`{error.filename or path}` can't be read: {error.strerror}") from None
         raise UserError(f"`{path}` is neither file, folder nor link")
 
-    def entries(self, path: str) -> list[Entry]:
-        """Return the manifest entries of a folder. Raises as `digest`."""
-        return self._read_folders(self._walk(path), os.lstat(path).st_dev)
+    def look(self, path: str) -> FolderLook:
+        """Walk a folder that is an input: without what belongs to git, `.git` folders and files. Raises as `digest`."""
+        try:
+            return FolderLook(self, path, self._walk(path, without_git=True), os.lstat(path).st_dev)
+        except PermissionError as error:
+            raise UserError(f"`{error.filename or path}` can't be read: {error.strerror}") from None
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -91,12 +102,13 @@ class StatCache:
             return known[1]
         packed = marshal.dumps(stamp, 2)
         key = f"{self.algorithm}:{path}"
-        for row_stamp, hex in self._state.query("SELECT stamp, data FROM files WHERE path = ?", (key,)):
+        for row_stamp, hex in self.state.query("SELECT stamp, data FROM files WHERE path = ?", (key,)):
             if row_stamp == packed:
                 self._files[path] = (stamp, hex.decode())
                 return str(hex.decode())
+        started = time.time_ns()
         found, stamp = self._hash(path)
-        if self._keepable(stamp, device):
+        if self.is_settled(stamp, device, started):
             with self._guard:
                 self._files[path] = (stamp, found)
                 self._new_files[key] = (marshal.dumps(stamp, 2), found.encode())
@@ -110,8 +122,12 @@ class StatCache:
             if stamp_of(os.lstat(path)) == before:
                 return hex, before
 
-    def _keepable(self, stamp: Stamp, device: int) -> bool:
-        return time.time_ns() - max(stamp[2], stamp[3]) > RACY_NS and device not in self._coarse_devices()
+    def is_settled(self, stamp: Stamp, device: int, read_ns: int) -> bool:
+        """Return whether a stamp proves content from now on: whether a write after `read_ns`, when the reading began,
+        must show.
+
+        The change time alone tells: it can't be set back, and a modification time may lie anywhere."""
+        return _has_ticked(stamp, read_ns) and device not in self._coarse_devices()
 
     def _coarse_devices(self) -> frozenset[int]:
         if self._memory_devices is None:
@@ -132,15 +148,14 @@ class StatCache:
 
     # -- folders --------------------------------------------------------------------------------------------------
 
-    def _folder(self, path: str, device: int) -> Digest:
-        folders = self._walk(path)
+    def _folder(self, path: str, folders: Sequence[_Folder], device: int, kind: str) -> Digest:
         whole = blake2b(digest_size=16)
         for folder in folders:
             whole.update(folder.signature)
         signature = whole.digest()
-        key = f"{self.algorithm}:tree:{path}"
+        key = f"{self.algorithm}:{kind}:{path}"
         known = self._new_folders.get(key)
-        rows = [known] if known else self._state.query("SELECT signature, data FROM folders WHERE path = ?", (key,))
+        rows = [known] if known else self.state.query("SELECT signature, data FROM folders WHERE path = ?", (key,))
         for row_signature, data in rows:
             if row_signature == signature:
                 hex, size, count = marshal.loads(data)
@@ -148,13 +163,13 @@ class StatCache:
         started = time.time_ns()
         entries = self._read_folders(folders, device)
         digest, _data = digest_of(entries, self.algorithm)
-        newest = max((max(stamp[2], stamp[3]) for folder in folders for _name, stamp in folder.files), default=0)
-        if started - newest > RACY_NS and device not in self._coarse_devices():
+        settled = all(_has_ticked(stamp, started) for folder in folders for _name, stamp in folder.files)
+        if settled and device not in self._coarse_devices():
             with self._guard:
                 self._new_folders[key] = (signature, marshal.dumps((digest.hex, digest.size, digest.nfiles), 2))
         return digest
 
-    def _walk(self, path: str) -> list[_Folder]:
+    def _walk(self, path: str, *, without_git: bool = False) -> list[_Folder]:
         """Return all folders below `path`, itself first, in readdir order, each with its signature."""
         found: list[_Folder] = []
         stack = [("", path)]
@@ -165,9 +180,9 @@ class StatCache:
             with os.scandir(where) as children:
                 for child in children:
                     name = child.name
+                    if without_git and name == ".git":
+                        continue
                     if child.is_dir(follow_symlinks=False):
-                        if name == ".git":
-                            continue
                         folder.subfolders.append(name)
                         flat.append(name)
                         continue
@@ -207,7 +222,7 @@ class StatCache:
         key = f"{self.algorithm}:{folder.path}"
         known: dict[str, tuple[Stamp, str]] = {}
         pending = self._new_folders.get(key)
-        rows = [pending] if pending else self._state.query("SELECT signature, data FROM folders WHERE path = ?", (key,))
+        rows = [pending] if pending else self.state.query("SELECT signature, data FROM folders WHERE path = ?", (key,))
         for signature, data in rows:
             known = marshal.loads(data)
             if signature == folder.signature:
@@ -224,7 +239,7 @@ class StatCache:
         keep = {name: (stamp, hexes[name]) for name, stamp in folder.files if name in hexes}
         for (name, _stamp), (hex, seen) in zip(unknown, self._read_all(folder.path, unknown), strict=True):
             hexes[name] = hex
-            if started - max(seen[2], seen[3]) > RACY_NS:
+            if _has_ticked(seen, started):
                 keep[name] = (seen, hex)
         if device not in self._coarse_devices():
             whole = len(keep) == len(folder.files) and all(keep[name][0] == stamp for name, stamp in folder.files)
@@ -245,6 +260,43 @@ class StatCache:
             files, self._new_files = self._new_files, {}
             folders, self._new_folders = self._new_folders, {}
         if files:
-            self._state.write_many("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", [(k, *v) for k, v in files.items()])
+            self.state.write_many("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", [(k, *v) for k, v in files.items()])
         if folders:
-            self._state.write_many("INSERT OR REPLACE INTO folders VALUES (?, ?, ?)", [(k, *v) for k, v in folders.items()])
+            self.state.write_many(
+                "INSERT OR REPLACE INTO folders VALUES (?, ?, ?)", [(k, *v) for k, v in folders.items()]
+            )
+
+
+class FolderLook:
+    """One walk of a folder, and what follows from it."""
+
+    def __init__(self, cache: StatCache, path: str, folders: Sequence[_Folder], device: int) -> None:
+        self._cache = cache
+        self._path = path
+        self._folders = folders
+        self._device = device
+
+    def digest(self) -> Digest:
+        """Return the folder's digest. Raises UserError for what can't be read."""
+        try:
+            return self._cache._folder(self._path, self._folders, self._device, "input")
+        except PermissionError as error:
+            raise UserError(f"`{error.filename}` can't be read: {error.strerror}") from None
+
+    def entries(self) -> list[Entry]:
+        """Return the manifest entries. Raises UserError for what can't be read."""
+        try:
+            return self._cache._read_folders(self._folders, self._device)
+        except PermissionError as error:
+            raise UserError(f"`{error.filename}` can't be read: {error.strerror}") from None
+
+    def links(self) -> list[str]:
+        """Return the links in it, by path relative to the folder."""
+        return [
+            f"{folder.inner}/{name}" if folder.inner else name
+            for folder in self._folders
+            for name, _text in folder.links
+        ]
+
+    def has_empty_folders(self) -> bool:
+        return any(f.inner and not (f.files or f.links or f.subfolders) for f in self._folders)

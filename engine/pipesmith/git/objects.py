@@ -1,15 +1,15 @@
-"""Trees and blobs at a revision, by one `git cat-file --batch`: works in bare, partial and SHA-256 repositories alike."""
+"""Trees and blobs at a revision, by one `git cat-file --batch`: in bare, partial and SHA-256 repositories alike."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pipesmith.errors import EnvironmentFailure
-from pipesmith.git.repository import CoProcess, Repository
+from pipesmith.git.co_process import CoProcess
+from pipesmith.git.repository import Repository
 
-__all__ = ["ObjectReader", "TreeRow"]
-
-TreeRow = tuple[str, str, str]  # (mode, name, id)
+__all__ = ["ObjectReader"]
 
 
 class ObjectReader:
@@ -19,6 +19,8 @@ class ObjectReader:
         self.repo = repo
         self._process: CoProcess | None = None
         self._trees: dict[str, dict[str, tuple[str, str]]] = {}
+        self.submodules: dict[str, ObjectReader] = {}  # by path; filled by git.submodules, closed with this one
+        self.memo: dict[Any, Any] = {}  # what callers derived from objects, which never change
 
     def read(self, name: str) -> tuple[str, bytes] | None:
         """Return (type, content) of an object by id or `REV:path`, None where there is none."""
@@ -82,6 +84,9 @@ class ObjectReader:
         return found[1]
 
     def close(self) -> None:
+        for reader in self.submodules.values():
+            reader.close()
+        self.submodules.clear()
         if self._process is not None:
             self._process.close()
             self._process = None

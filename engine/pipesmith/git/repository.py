@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
 
-__all__ = ["CoProcess", "Repository", "cut_credentials"]
+__all__ = ["Repository", "cut_credentials"]
 
 
 def cut_credentials(url: str) -> str:
@@ -18,41 +18,85 @@ def cut_credentials(url: str) -> str:
     return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", r"\1", url)
 
 
-def _environment(extra: dict[str, str] | None) -> dict[str, str]:
-    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    return env | extra if extra else env
+# What `git rev-parse --local-env-vars` lists, but for configuration: set inside git's hooks, true of one repository.
+_LOCAL_VARIABLES = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+_PATH_LISTS = ("GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
+
+
+def _without_local() -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name not in _LOCAL_VARIABLES}
+    return env | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 
 
 class Repository:
-    """top: absolute path of the work tree (of the repository itself when bare). git_dir: of this worktree. common_dir: shared by
-    all worktrees of the clone. All are real paths."""
+    """top: absolute path of the work tree (of the repository itself when bare). git_dir: of this worktree. common_dir:
+    shared by all worktrees of the clone. All are real paths. local: variables that hold for this repository alone."""
 
-    def __init__(self, top: str, git_dir: str, common_dir: str, *, is_bare: bool, object_format: str) -> None:
+    def __init__(
+        self,
+        top: str,
+        git_dir: str,
+        common_dir: str,
+        *,
+        is_bare: bool,
+        object_format: str,
+        local: dict[str, str] | None = None,
+    ) -> None:
         self.top = top
         self.git_dir = git_dir
         self.common_dir = common_dir
         self.is_bare = is_bare
         self.object_format = object_format
+        self._env = _without_local() | (local or {})
 
     @staticmethod
-    def discover(path: str) -> Repository:
-        """Return the repository that holds `path`. Raises UserError where there is none, EnvironmentFailure without git."""
-        command = ["git", "rev-parse", "--is-bare-repository", "--git-dir", "--git-common-dir", "--show-object-format"]
-        try:
-            done = subprocess.run([*command, "--show-toplevel"], cwd=path, env=_environment(None), capture_output=True)
-        except FileNotFoundError:
-            raise EnvironmentFailure("the program `git` is not on PATH", "install git 2.30 or newer") from None
-        lines = os.fsdecode(done.stdout).splitlines()
-        if done.returncode != 0 and not (len(lines) >= 4 and lines[0] == "true"):
-            message = os.fsdecode(done.stderr).strip().splitlines()
-            if message and "not a git repository" in message[0]:
-                raise UserError(f"`{path}` is not in a git repository", "run `git init`")
-            raise UserError(message[0].removeprefix("fatal: ") if message else "git can't read this repository")
-        bare = lines[0] == "true"
-        git_dir = os.path.realpath(os.path.join(path, lines[1]))
-        common_dir = os.path.realpath(os.path.join(path, lines[2]))
-        top = git_dir if bare else os.path.realpath(lines[4])
-        return Repository(top, git_dir, common_dir, is_bare=bare, object_format=lines[3])
+    def discover(path: str, *, nested: bool = False) -> Repository:
+        """Return the repository that holds `path`.
+
+        Raises UserError where there is none or git refuses to work there, EnvironmentFailure without git.
+        nested: a repository inside another one: GIT_DIR and its like speak of the outer one.
+        """
+        if not nested and "GIT_DIR" in os.environ:
+            # Inside a hook the variables are relative to the current folder, which is the top.
+            here = os.getcwd()
+            env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+            done = _rev_parse(here, env)
+            facts = _facts(here, done)
+            real = os.path.realpath(path)
+            if facts is not None and (facts[0] == real or real.startswith(facts[0] + os.sep)):
+                top, git_dir, common_dir, bare, object_format = facts
+                local = {"GIT_DIR": git_dir} if bare else {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
+                for name in _PATH_LISTS:
+                    if name in os.environ:
+                        places = os.environ[name].split(os.pathsep)
+                        local[name] = os.pathsep.join(os.path.join(here, place) for place in places)
+                return Repository(top, git_dir, common_dir, is_bare=bare, object_format=object_format, local=local)
+        done = _rev_parse(path, _without_local())
+        facts = _facts(path, done)
+        if facts is None:
+            raise _refusal(path, os.fsdecode(done.stderr))
+        top, git_dir, common_dir, bare, object_format = facts
+        return Repository(top, git_dir, common_dir, is_bare=bare, object_format=object_format)
+
+    @staticmethod
+    def at_git_dir(git_dir: str, object_format: str) -> Repository:
+        """Return a repository for its objects alone, by its git folder: a submodule's that is not checked out."""
+        return Repository(
+            git_dir, git_dir, git_dir, is_bare=True, object_format=object_format, local={"GIT_DIR": git_dir}
+        )
 
     @property
     def empty_id(self) -> str:
@@ -67,7 +111,9 @@ class Repository:
         ok: Collection[int] = (0,),
         cwd: str | None = None,
     ) -> bytes:
-        """Return what `git ARGS` prints. Raises EnvironmentFailure with git's own words where it exits otherwise than `ok`."""
+        """Return what `git ARGS` prints.
+
+        Raises EnvironmentFailure with git's own words where it exits otherwise than `ok`."""
         done = self.process(*args, input=input, env=env, cwd=cwd)
         if done.returncode not in ok:
             said = os.fsdecode(done.stderr).strip().splitlines()
@@ -82,17 +128,19 @@ class Repository:
         return subprocess.run(
             ["git", *args],
             cwd=cwd or self.top,
-            env=_environment(env),
+            env=self._env | env if env else self._env,
             input=input if input is not None else b"",
             capture_output=True,
         )
 
-    def start(self, *args: str, cwd: str | None = None, stdin: bool = False, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *args: str, cwd: str | None = None, stdin: bool = False, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start `git ARGS` with its output in a pipe."""
         return subprocess.Popen(
             ["git", *args],
             cwd=cwd or self.top,
-            env=_environment(env),
+            env=self._env | env if env else self._env,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -117,8 +165,8 @@ class Repository:
 
     def remote_url(self) -> str | None:
         """Return the URL of `origin` (else of the only remote) without credentials, None without a remote."""
-        done = self.process("config", "--get", "remote.origin.url")
-        url = os.fsdecode(done.stdout).strip()
+        urls = {key: value for key, value in self.config.items() if key.startswith("remote.") and key.endswith(".url")}
+        url = urls.get("remote.origin.url") or (next(iter(urls.values())) if len(urls) == 1 else None)
         return cut_credentials(url) if url else None
 
     def is_dirty(self) -> bool:
@@ -130,41 +178,58 @@ class Repository:
         """All configuration, by lower-case section and key; of many values the last."""
         found = {}
         for entry in os.fsdecode(self.process("config", "--list", "-z").stdout).split("\0"):
-            key, _, value = entry.partition("\n")
+            key, given, value = entry.partition("\n")
             if key:
-                found[key] = value
+                found[key] = value if given else "true"
         return found
 
+    def config_bool(self, key: str, default: bool) -> bool:
+        """Return a boolean of the configuration; what is no boolean counts as `default`."""
+        value = self.config.get(key, "").lower()
+        if value in ("true", "yes", "on", "1"):
+            return True
+        return False if value in ("false", "no", "off", "0") else default
 
-class CoProcess:
-    """A git program that answers on its standard output as long as one asks: `cat-file --batch`, `hash-object --stdin-paths`."""
+    def scratch_objects(self, folder: str) -> dict[str, str]:
+        """Return variables with which git reads this repository's objects and writes new ones to `folder`."""
+        own = self._env.get("GIT_OBJECT_DIRECTORY") or os.path.join(self.common_dir, "objects")
+        known = [own, *filter(None, [self._env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES")])]
+        return {
+            "GIT_OBJECT_DIRECTORY": folder,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(known),
+        }
 
-    def __init__(self, repo: Repository, args: Sequence[str], cwd: str | None = None) -> None:
-        self._process = repo.start(*args, cwd=cwd, stdin=True)
 
-    def ask(self, line: bytes) -> bytes:
-        """Write a line, return the line that is the answer, without its newline. Raises EnvironmentFailure when it has gone."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(line + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise EnvironmentFailure("git ended in the middle of an answer") from None
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise EnvironmentFailure("git ended in the middle of an answer")
-        return answer[:-1]
+def _rev_parse(path: str, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    command = ["git", "rev-parse", "--is-bare-repository", "--git-dir", "--git-common-dir", "--show-object-format"]
+    if not os.path.isdir(path):
+        raise UserError(f"`{path}` is not a folder")
+    try:
+        return subprocess.run([*command, "--show-toplevel"], cwd=path, env=env, capture_output=True)
+    except FileNotFoundError:
+        raise EnvironmentFailure("the program `git` is not on PATH", "install git 2.30 or newer") from None
+    except PermissionError as error:
+        raise UserError(f"`{path}` can't be entered: {error.strerror}") from None
 
-    def read(self, size: int) -> bytes:
-        """Return exactly `size` more bytes of the answer."""
-        assert self._process.stdout is not None
-        return self._process.stdout.read(size)
 
-    def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self._process.stdout.close()
-        self._process.wait()
+def _facts(path: str, done: subprocess.CompletedProcess[bytes]) -> tuple[str, str, str, bool, str] | None:
+    """Return (top, git folder, common folder, bare, object format), None where git could not say."""
+    lines = os.fsdecode(done.stdout).split("\n")
+    bare = lines[0] == "true"
+    if (done.returncode != 0 and not bare) or len(lines) < 5:
+        return None
+    git_dir = os.path.realpath(os.path.join(path, lines[1]))
+    common_dir = os.path.realpath(os.path.join(path, lines[2]))
+    top = git_dir if bare else os.path.realpath("\n".join(lines[4:]).removesuffix("\n"))
+    return top, git_dir, common_dir, bare, lines[3]
+
+
+def _refusal(path: str, said: str) -> UserError:
+    """Return git's refusal to work here, in its own words, and what it says to type as the help line."""
+    lines = [line.strip() for line in said.strip().splitlines() if line.strip()]
+    if not lines:
+        return UserError(f"git can't read the repository of `{path}`", "run `git status` there to see why")
+    if "not a git repository" in lines[0]:
+        return UserError(f"`{path}` is not in a git repository", "run `git init`")
+    advice = next((line for line in lines[1:] if line.startswith("git ")), None)
+    return UserError(lines[0].removeprefix("fatal: "), f"run `{advice}`" if advice else None)

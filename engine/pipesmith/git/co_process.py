@@ -1,0 +1,86 @@
+"""Git programs that answer as long as one asks: `cat-file --batch`, `hash-object --stdin-paths`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+from pipesmith.errors import EnvironmentFailure
+from pipesmith.git.repository import Repository
+
+__all__ = ["CoProcess", "quoted"]
+
+_PLAIN = frozenset(range(0x20, 0x7F)) - set(b'"\\')
+
+
+def quoted(path: str) -> bytes:
+    """Return a path as a line of its own for git's `--stdin` readers, quoted as C does where it would be misread."""
+    raw = os.fsencode(path)
+    if not raw.startswith(b'"') and not raw.endswith(b"\r") and b"\n" not in raw:
+        return raw
+    return b'"' + b"".join(bytes((byte,)) if byte in _PLAIN else b"\\%03o" % byte for byte in raw) + b'"'
+
+
+class CoProcess:
+    """One such process. Buffered: unbuffered reads of a pipe return short."""
+
+    def __init__(
+        self, repo: Repository, args: Sequence[str], cwd: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
+        self._process = repo.start(*args, cwd=cwd, stdin=True, env=env)
+
+    def ask(self, line: bytes) -> bytes:
+        """Write a line, return the line that is the answer, without its newline.
+
+        Raises EnvironmentFailure when the process has gone."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise EnvironmentFailure("git ended in the middle of an answer") from None
+        return self._answer()
+
+    def ask_all(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Return the answers to all lines, written ahead of the reading. Raises EnvironmentFailure when it has gone."""
+        stdin = self._process.stdin
+        assert stdin is not None
+
+        def write() -> None:
+            try:
+                stdin.write(b"".join(line + b"\n" for line in lines))
+                stdin.flush()
+            except (BrokenPipeError, ValueError):
+                pass  # the reader finds out
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        try:
+            return [self._answer() for _line in lines]
+        finally:
+            writer.join(timeout=1)  # done, or blocked on a process that has stopped reading
+
+    def _answer(self) -> bytes:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise EnvironmentFailure("git ended in the middle of an answer")
+        return answer[:-1]
+
+    def read(self, size: int) -> bytes:
+        """Return exactly `size` more bytes of the answer."""
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(size)
+        if len(data) != size:
+            raise EnvironmentFailure("git ended in the middle of an answer")
+        return data
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self._process.stdout.close()
+        self._process.wait()
