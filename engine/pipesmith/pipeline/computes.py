@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipesmith.errors import nearest
 from pipesmith.pipeline.declarations import NAME
 from pipesmith.pipeline.faults import Faults
 from pipesmith.pipeline.keys import COMPUTE_KINDS, KIND_KEYS, TABLES, type_error
@@ -67,8 +66,7 @@ def _options(raw: Mapping[str, Any], kind: str, where: Path, faults: Faults) -> 
         if key in own:
             good[key] = entry
         elif key not in keys:
-            near = nearest(key, allowed or ())
-            faults.add((*where, key), f"unknown key `{key}`", f"did you mean `{near}`?" if near else None)
+            faults.unknown((*where, key), "key", key, ["kind", *allowed] if allowed is not None else keys)
         elif allowed is not None and key != "kind" and key not in allowed:
             of = next(k for k, known in KIND_KEYS.items() if key in known)
             faults.add((*where, key), f"`{key}` is a key of kind `{of}`, this one is `{kind}`", "take it out")

@@ -256,7 +256,9 @@ def _extended(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults) -
                 chain.append(curated)
             break
         if following in seen:
-            faults.add(where, f"extends itself: {' -> '.join(f'`{n}`' for n in (*seen, following))}")
+            if following == name == min(seen, key=list(tables).index):  # each circle is told once
+                text = " -> ".join(f"`{n}`" for n in (*seen, following))
+                faults.add(("environment", name, "extends"), f"extends itself: {text}", "take one of these out")
             break
         if following not in tables:
             faults.unknown(where, "environment", following, tables)

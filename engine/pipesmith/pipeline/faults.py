@@ -43,12 +43,15 @@ class Faults:
 
     def unknown(self, path: Path, what: str, name: str, known: Iterable[str]) -> None:
         """Add that `name` names nothing, with the nearest name."""
-        names = list(known)
+        names = list(dict.fromkeys(known))
         near = nearest(name, names)
         if near:
             help = f"did you mean `{near}`?"
+        elif names:
+            help = f"known: {', '.join(f'`{n}`' for n in names[:8])}{', …' if len(names) > 8 else ''}"
         else:
-            help = f"known: {', '.join(f'`{n}`' for n in names[:8])}" if names else f"there is no {what} yet"
+            table = f": declare `[{what}.{name}]`" if what in ("datastore", "dataset", "environment", "stage") else ""
+            help = f"there is no {what} yet{table}"
         self.add(path, f"unknown {what} `{name}`", help)
 
     def table(self, value: Any, keys: Mapping[str, Key], path: Path) -> dict[str, Any]:
@@ -60,8 +63,7 @@ class Faults:
         for name, entry in value.items():
             key = keys.get(name)
             if key is None:
-                near = nearest(name, keys)
-                self.add((*path, name), f"unknown key `{name}`", f"did you mean `{near}`?" if near else None)
+                self.unknown((*path, name), "key", name, keys)
                 continue
             wrong = type_error(entry, key)
             if wrong is not None:
@@ -76,7 +78,7 @@ class Faults:
         if what is not None:
             hint = f'write `[dataset.{what}]` with `from = "{value}"`, and `{what} = "dataset:{what}"` here'
         if not value:
-            self.add(where, "an empty path", "write `.` for the workspace itself")
+            self.add(where, "an empty path", "name a file or folder of the workspace")
             return None
         if _CONTROL.search(value):
             self.add(where, f"{value!r} has a character that paths here can't have")

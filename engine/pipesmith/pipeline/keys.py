@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -211,22 +211,8 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
 def type_error(value: Any, key: Key) -> str | None:
     """Return what is wrong with a value for people, None where it fits."""
     wanted = TYPES[key.type][0]
-    fits = {
-        "string": lambda: isinstance(value, str),
-        "bool": lambda: isinstance(value, bool),
-        "int": lambda: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-        "number": lambda: isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value),
-        "strings": lambda: isinstance(value, str) or _all(value, str),
-        "list": lambda: _all(value, str),
-        "duration": lambda: isinstance(value, str),
-        "size": lambda: isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)),
-        "table": lambda: isinstance(value, dict),
-        "texts": lambda: isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()),
-        "tables": lambda: _all(value, dict),
-        "hosts": lambda: isinstance(value, list) and all(isinstance(entry, (str, dict)) for entry in value),
-    }[key.type]()
-    if not fits:
-        return f"expected {wanted}, found {found(value)}"
+    if not _FITS[key.type](value):
+        return f"expected {wanted}, found {_odd(value, key.type)}"
     if key.type in ("duration", "size"):
         try:
             parse_duration_s(value) if key.type == "duration" else parse_size_bytes(str(value))
@@ -239,6 +225,33 @@ def type_error(value: Any, key: Key) -> str | None:
 
 def _all(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value),
+    "strings": lambda value: isinstance(value, str) or _all(value, str),
+    "list": lambda value: _all(value, str),
+    "duration": lambda value: isinstance(value, str),
+    "size": lambda value: isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)),
+    "table": lambda value: isinstance(value, dict),
+    "texts": lambda value: isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()),
+    "tables": lambda value: _all(value, dict),
+    "hosts": lambda value: isinstance(value, list) and all(isinstance(entry, (str, dict)) for entry in value),
+}
+
+
+def _odd(value: Any, type: str) -> str:
+    """Return what is odd about a value: the one entry that is, where it is a list or table of the right kind."""
+    if isinstance(value, dict) and type == "texts":
+        name = next(name for name, entry in value.items() if not isinstance(entry, str))
+        return f"{found(value[name])} as `{name}`"
+    if isinstance(value, list) and type in ("strings", "list", "tables", "hosts"):
+        good = {"tables": (dict,), "hosts": (str, dict)}.get(type, (str,))
+        return f"{found(next(entry for entry in value if not isinstance(entry, good)))} in it"
+    return found(value)
 
 
 def found(value: Any) -> str:

@@ -23,6 +23,8 @@ from pipesmith.pipeline.units import parse_size_bytes
 __all__ = ["line_of", "read_pipeline"]
 
 _TOP = ("pipeline", "params", "datastore", "dataset", "environment", "compute", "cache", "snapshot", "history", "stage")
+_TOML_KEY = r"(?<=')[^',]+(?=')"
+_TOML_KEYS = re.compile(r"\('[^()]*'(?:,|, '[^()]*')*\)")  # tomllib names a table by a tuple
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -109,6 +111,7 @@ def _parse(text: str, file: str) -> dict[str, Any]:
         place = _TOML_PLACE.search(message)
         line = int(place[1]) if place else text.count("\n") + 1
         said = _TOML_PLACE.sub("", message).removesuffix(" (at end of document)")
+        said = _TOML_KEYS.sub(lambda match: f"`{'.'.join(re.findall(_TOML_KEY, match[0]))}`", said)
         raise ConfigError([Finding(file=file, line=line, text=f"not TOML: {said[:1].lower()}{said[1:]}")]) from None
     except RecursionError:
         raise ConfigError([Finding(file=file, line=1, text="not TOML that can be read: nested too deeply")]) from None

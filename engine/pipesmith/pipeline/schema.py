@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipesmith.pipeline.keys import TABLES, TYPES, Key
+from pipesmith.pipeline.keys import KIND_KEYS, TABLES, TYPES, Key
 
 __all__ = ["json_schema"]
 
@@ -26,20 +26,6 @@ def _named(entry: dict[str, Any]) -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12)."""
-    stage = _object(TABLES["stage"])
-    properties = stage["properties"]
-    properties["inputs"] |= {
-        "additionalProperties": {"oneOf": [{"type": "string"}, _object(TABLES["input"], required=["from"])]}
-    }
-    properties["outputs"] |= {
-        "additionalProperties": {"oneOf": [{"type": "string"}, _object(TABLES["output"], required=["path"])]}
-    }
-    properties["plots"] |= {"items": _object(TABLES["plot"], required=["output"])}
-    properties["resources"] = _object(TABLES["resources"], description=TABLES["stage"]["resources"].doc)
-    properties["expect"] |= {"additionalProperties": _object(TABLES["expectation"])}
-    properties["matrix"] |= {"additionalProperties": {"type": "array"}}
-    stage["oneOf"] = [{"required": [way]} for way in ("run", "notebook", "transfer")]
-    compute = {**_object(TABLES["compute"]), "additionalProperties": True}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pipeline.toml",
@@ -47,14 +33,55 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "pipeline": _object(TABLES["pipeline"]),
-            "params": {"type": "object", "description": "defaults of params"},
+            "params": {"type": "object", "description": "defaults of params; nested tables are dotted keys"},
             "datastore": _named(_object(TABLES["datastore"], required=["url"])),
-            "dataset": _named(_object(TABLES["dataset"], required=["from"])),
+            "dataset": _named(_dataset()),
             "environment": _named(_object(TABLES["environment"])),
-            "compute": _named(compute),
+            "compute": _named(_compute()),
             "cache": _object(TABLES["cache"]),
             "snapshot": _object(TABLES["snapshot"]),
             "history": _object(TABLES["history"]),
-            "stage": _named(stage),
+            "stage": _named(_stage()),
         },
     }
+
+
+def _dataset() -> dict[str, Any]:
+    dataset = _object(TABLES["dataset"], required=["from"])
+    dataset["properties"]["options"] |= _object(TABLES["options"])
+    return dataset
+
+
+def _compute() -> dict[str, Any]:
+    """Return the schema of a compute: each kind has its own keys, a plugin's kind any."""
+    compute = {**_object(TABLES["compute"]), "additionalProperties": True}
+    compute["properties"]["tls"] |= _object(TABLES["tls"])
+    compute["properties"]["hosts"]["items"] = {"oneOf": [{"type": "string"}, _object(TABLES["host"], required=["url"])]}
+    compute["allOf"] = [
+        {
+            "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+            "then": {"propertyNames": {"enum": ["kind", *keys]}},
+        }
+        for kind, keys in KIND_KEYS.items()
+    ]
+    return compute
+
+
+def _stage() -> dict[str, Any]:
+    stage = _object(TABLES["stage"], oneOf=[{"required": [way]} for way in ("run", "notebook", "transfer")])
+    properties = stage["properties"]
+    for name, table, required in (("inputs", "input", "from"), ("outputs", "output", "path")):
+        entry = {"oneOf": [{"type": "string"}, _object(TABLES[table], required=[required])]}
+        properties[name]["additionalProperties"] = entry
+    properties["transfer"] |= _object(TABLES["transfer"], required=["from", "to"])
+    properties["plots"]["items"] = _object(TABLES["plot"], required=["output"])
+    properties["resources"] |= _object(TABLES["resources"])
+    properties["resources"]["properties"]["custom"]["additionalProperties"] = {"type": "number"}
+    bounds = [{"required": [bound]} for bound in ("min", "max", "vs")]
+    properties["expect"]["additionalProperties"] = _object(TABLES["expectation"], anyOf=bounds)
+    tables = {"type": "array", "items": {"type": "object"}}
+    properties["matrix"] |= {
+        "properties": {"include": tables, "exclude": tables},
+        "additionalProperties": {"type": "array", "minItems": 1},
+    }
+    return stage

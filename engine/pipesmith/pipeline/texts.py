@@ -17,6 +17,13 @@ from pipesmith.pipeline.positions import Path
 __all__ = ["DELIVERY_NAMES", "Texts"]
 
 DELIVERY_NAMES = ("run.id", "git.commit", "git.branch")  # known only when a stage has run
+_HOMES = {
+    "inputs": "the stage's `inputs`",
+    "outputs": "the stage's `outputs`",
+    "matrix": "the stage's `matrix`",
+    "resources": "the stage's `resources`",
+    "params": "`[params]`",
+}
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.+@-]*")
 
 
@@ -136,7 +143,13 @@ class Texts:
             self._faults.add(where, f"`{{{name}}}` can stand in an output's `to` only", "take it out")
             return
         near = nearest(name, known) if _WORD.fullmatch(name) else None
-        help = f"did you mean `{{{near}}}`?" if near else "write `{{` and `}}` for braces that are none of pipe's"
+        key = name.partition(".")[2]
+        if near:
+            help = f"did you mean `{{{near}}}`?"
+        elif space in _HOMES and key:
+            help = f"add `{key}` to {_HOMES[space]}"
+        else:
+            help = "write `{{` and `}}` for braces that are none of pipe's"
         self._faults.add(where, f"unknown placeholder `{{{name}}}`", help)
 
 
