@@ -453,7 +453,7 @@ def test_all_of_it_as_an_ordinary_user(tmp_path: Path) -> None:
         shutil.copytree(engine, home / "engine", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(here, home / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run(["chown", "-R", "65534:65534", str(home)], check=True)
-        become = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        become = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env"]
         packages = [path for path in sys.path if path.endswith("site-packages")]
         env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": os.pathsep.join([str(home / "engine"), *packages])}
         for python in (sys.executable, "/usr/bin/python3"):
