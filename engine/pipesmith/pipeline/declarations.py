@@ -66,7 +66,7 @@ def read_datastores(value: Mapping[str, Any], faults: Faults) -> dict[str, Datas
         if credentials is not None and not _CREDENTIALS.fullmatch(credentials):
             faults.add(
                 (*where, "credentials"),
-                "is neither `env:`, `file:`, `cmd:`, `keyring:` nor `ambient`; a secret itself is refused",
+                "is none of `env:`, `file:`, `cmd:`, `keyring:`, `ambient`: a secret is refused",
                 'put the secret into a variable and write `credentials = "env:NAME"`',
             )
         stores[name] = Datastore(name=name, url=url, credentials=credentials)

@@ -155,7 +155,7 @@ class _Reader:
         self._check_variable_names(inputs, "INPUT")
         self._check_variable_names(outputs, "OUTPUT")
         run = self._run(inputs, outputs)
-        good = {*outputs, *self.broken}
+        good = tuple(dict.fromkeys((*table.get("outputs", {}), *outputs)))
         environment = table.get("environment")
         return Draft(
             base=self.base,
