@@ -141,7 +141,7 @@ class Evidence:
             except OSError:
                 same = False
                 continue
-            same = same and tree.seen.get(name) == stamp
+            same = same and tree.seen_stamp(name) == stamp
             hasher.update(marshal.dumps(stamp, 2))
         stamp_now = hasher.digest()
         if (same and newest < tree.started_ns - RACY_NS) or stamp_now == self._verified:

@@ -109,7 +109,7 @@ class StageJob:
         assert result is not None
         if self._verdict.broken:
             raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
-        self._place(result.outs, result.metrics)
+        self._place(result.outs, result.metrics, restored=True)
         outcome.status, outcome.outs, outcome.metrics = "restored", result.outs, result.metrics
         if result.origin:
             outcome.notes = (*outcome.notes, f"result of {result.origin}")
@@ -120,26 +120,26 @@ class StageJob:
                 stage=self._stage.name,
             )
 
-    def _place(self, outs: tuple[LockedOut, ...], metrics: object) -> None:
+    def _place(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
         """Place outputs and lock them, in one hold of the workspace lock."""
         stage = self._stage
         entry = self._runner.locked(stage.name)
         skip = frozenset(name for name, output in stage.outputs.items() if output.temp and name in self._unwanted_temp)
         with self._runner.workspace_lock():
             self._runner.placer.place(stage.name, outs, entry.outs if entry else (), skip=skip)
-        self._lock(outs, metrics)
+        self._lock(outs, metrics, restored=restored)
 
     _unwanted_temp: frozenset[str] = frozenset()
 
-    def _lock(self, outs: tuple[LockedOut, ...], metrics: object) -> None:
+    def _lock(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
         fingerprint, seen = self._verdict.fingerprint, self._verdict.seen
         assert fingerprint is not None and seen is not None
         if self._stage.frozen:
             return
         old = self._runner.locked(self._stage.name)
-        if old is not None and old.accepted is not None and old.accepted.fingerprint == fingerprint.key:
-            if {out.name: out.digest for out in old.outs} == {out.name: out.digest for out in outs}:
-                return
+        if restored and old is not None and {out.path: out.digest for out in old.outs} == {o.path: o.digest for o in outs}:
+            if old.fingerprint == fingerprint.key or (old.accepted and old.accepted.fingerprint == fingerprint.key):
+                return  # it says so already, with what was known of git then
         self._runner.lock_writer.set_stage(
             self._stage.name, lock_entry(self._stage, fingerprint.key, seen, outs, metrics)
         )

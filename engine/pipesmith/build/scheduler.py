@@ -70,6 +70,7 @@ class Scheduler:
         self._failed = False
         self._cancelled = False
         self._begun = False
+        self._bugs: list[Exception] = []
         self.outcomes: dict[str, Outcome] = {}
 
     def _critical_path(self) -> dict[str, float]:
@@ -105,6 +106,8 @@ class Scheduler:
                 self._await_one()
         finally:
             restore()
+        if self._bugs:
+            raise self._bugs[0]
 
     def _handle_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
@@ -243,7 +246,12 @@ class Scheduler:
             )
 
         def work() -> None:
-            self._done.put((stage.name, job.execute(restore=restore)))
+            try:
+                outcome = job.execute(restore=restore)
+            except Exception as error:  # a bug: the build ends with it instead of waiting for ever
+                self._bugs.append(error)
+                outcome = Outcome(stage=stage.name, status="failed", error=f"a bug of pipesmith: {error!r}")
+            self._done.put((stage.name, outcome))
 
         threading.Thread(target=work, name=f"stage {stage.name}", daemon=True).start()
 

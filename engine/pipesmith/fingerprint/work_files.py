@@ -224,6 +224,12 @@ class WorkFiles:
             if not stat.S_ISREG(info.st_mode):
                 raise FileNotFoundError(path)
 
+    def seen_stamp(self, path: str) -> Stamp | None:
+        """Return the stamp under which a file's id was found, None for what is no file or was not asked for."""
+        owner, inner = self._owner(path)
+        found = owner._seen.get(inner)
+        return found[0] if found is not None else None
+
     def _known(self, path: str, stamp: Stamp, row: Listed) -> str | None:
         self._load()
         index = "" if self.is_plain else row.oid or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
@@ -12,7 +13,7 @@ from pipesmith.fingerprint.git_trees import TreeBuilder
 from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
 from pipesmith.fingerprint.pipeignore import PipeIgnore
 from pipesmith.fingerprint.sources import NEVER_SOURCE, Excluded
-from pipesmith.fingerprint.stat_cache import FolderLook, StatCache
+from pipesmith.fingerprint.stat_cache import FolderLook, Stamp, StatCache
 from pipesmith.fingerprint.tree import Found
 from pipesmith.fingerprint.work_files import WorkFiles
 from pipesmith.git.repository import Repository
@@ -29,6 +30,7 @@ class WorkTree:
         self._cache = stat_cache
         self._format = repo.object_format
         self._blobs = BlobDigests(stat_cache.state)
+        self.started_ns = time.time_ns()  # nothing older than this is missed
         self._files = WorkFiles(repo, root, stat_cache, self._blobs)
         self._excluded = Excluded(NEVER_SOURCE)
         self._source: TreeBuilder | None = None
@@ -102,6 +104,10 @@ class WorkTree:
                     f"run `git sparse-checkout add {folder}`",
                 )
         return found
+
+    def seen_stamp(self, path: str) -> Stamp | None:
+        """Return the stamp under which a file's id was found, None for what is no file or was not asked for."""
+        return self._files.seen_stamp(path)
 
     def _source_builder(self) -> TreeBuilder:
         """Return the trees of what counts as source."""
