@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import sys
@@ -30,7 +31,7 @@ class Box:
         self.executor = LocalExecutor(str(self.pipe_dir), mode)
         self.lines: list[tuple[str, str]] = []
         self.log = folder / "logs" / "stage.log"
-        self._jobs = 0
+        self._numbers = itertools.count(1)
 
     def write(self, path: str, text: str | bytes = "", *, executable: bool = False) -> Path:
         """Write a file of the workspace."""
@@ -59,10 +60,10 @@ class Box:
         cwd: str = ".",
         **more: Any,
     ) -> Job:
-        self._jobs += 1
-        scratch = self.pipe_dir / "tmp" / f"stage-{self._jobs}"
+        number = next(self._numbers)
+        scratch = self.pipe_dir / "tmp" / f"stage-{number}"
         scratch.mkdir(parents=True)
-        tmpdir = self.folder / f"tmp-{self._jobs}"
+        tmpdir = self.folder / f"tmp-{number}"
         tmpdir.mkdir()
         return Job(
             run="r1",

@@ -84,7 +84,9 @@ def test_outputs_lie_in_the_root_of_the_result(box: Box) -> None:
 def test_old_output_in_a_source_folder_is_not_given(box: Box) -> None:
     box.write("src/a.py", "")
     box.write("src/made", "old")
-    result = box.run("test ! -e src/made && echo new > src/made", mounts=box.source("src/a.py", "src/made"), outputs=("src/made",))
+    result = box.run(
+        "test ! -e src/made && echo new > src/made", mounts=box.source("src/a.py", "src/made"), outputs=("src/made",)
+    )
     assert result.ok, box.lines
     assert (box.workspace / "src/made").read_text() == "old"
     assert (Path(result.root) / "src/made").read_text() == "new\n"
@@ -202,7 +204,9 @@ def test_stage_keeps_uid_and_home(box: Box) -> None:
 
 def test_outside_the_workspace_is_writable(private_box: Box) -> None:
     """HOME's caches and all else are as the user has them."""
-    result = private_box.run(f"echo x > {quoted(private_box.folder)}/outside && cat {quoted(private_box.folder)}/outside")
+    result = private_box.run(
+        f"echo x > {quoted(private_box.folder)}/outside && cat {quoted(private_box.folder)}/outside"
+    )
     assert result.ok
     assert (private_box.folder / "outside").read_text() == "x\n"
 
@@ -221,7 +225,9 @@ def test_devices_are_there(box: Box) -> None:
 
 def test_cwd(box: Box) -> None:
     box.write("sub/dir/f", "x\n")
-    result = box.run("cat f; basename $PWD; echo o > ../o", mounts=box.inputs("sub/dir/f"), folders=("sub/dir",), cwd="sub/dir")
+    result = box.run(
+        "cat f; basename $PWD; echo o > ../o", mounts=box.inputs("sub/dir/f"), folders=("sub/dir",), cwd="sub/dir"
+    )
     assert result.ok
     assert box.text() == ["x", "dir"]
 
@@ -261,7 +267,17 @@ def test_file_times_are_kept(box: Box) -> None:
     assert box.text() == ["1000000000"] * 2
 
 
-ODD = ["with space", "quote'\"", "new\nline", "back\\slash", "tab\t", "-dash", "ümlaut", os.fsdecode(b"bytes\xff\xfe"), "dollar$x"]
+ODD = [
+    "with space",
+    "quote'\"",
+    "new\nline",
+    "back\\slash",
+    "tab\t",
+    "-dash",
+    "ümlaut",
+    os.fsdecode(b"bytes\xff\xfe"),
+    "dollar$x",
+]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -270,7 +286,9 @@ def test_odd_names(box: Box, name: str) -> None:
     box.write(f"in {name}/{name}", "x\n")
     box.write(f"src/{name}", "y\n")
     argv = ["/bin/sh", "-c", 'cat "$1" "$2" > "$3"', "sh", f"./in {name}/{name}", f"src/{name}", f"out {name}/{name}"]
-    result = box.run(argv, mounts=(*box.source(f"src/{name}"), *box.inputs(f"in {name}")), outputs=(f"out {name}/{name}",))
+    result = box.run(
+        argv, mounts=(*box.source(f"src/{name}"), *box.inputs(f"in {name}")), outputs=(f"out {name}/{name}",)
+    )
     assert result.ok, (result, box.lines)
     assert (Path(result.root) / f"out {name}/{name}").read_text() == "x\ny\n"
 
@@ -327,7 +345,9 @@ def test_link_on_the_way_does_not_lead_out(box: Box) -> None:
     outside.mkdir()
     (box.workspace / "lib").symlink_to(outside)
     box.write("x", "x\n")
-    result = box.run("true", mounts=(*box.source("lib"), Mount(origin=str(box.workspace / "x"), path="lib/x", copy=True)))
+    result = box.run(
+        "true", mounts=(*box.source("lib"), Mount(origin=str(box.workspace / "x"), path="lib/x", copy=True))
+    )
     assert result.problem is not None and "`lib` is a symbolic link" in result.problem
     assert os.listdir(outside) == []
 
@@ -433,7 +453,9 @@ def test_asking_for_what_is_not_there_is_told(tmp_path: Path, monkeypatch: pytes
     box = Box(tmp_path, "namespaces")
     from pipesmith.executors.probe import Probe
 
-    monkeypatch.setattr(box.executor, "probe", lambda: Probe(mode="copies", why="no namespaces: clone: Operation not permitted"))
+    monkeypatch.setattr(
+        box.executor, "probe", lambda: Probe(mode="copies", why="no namespaces: clone: Operation not permitted")
+    )
     try:
         result = box.run("true")
     finally:
@@ -455,7 +477,11 @@ def test_all_of_it_as_an_ordinary_user(tmp_path: Path) -> None:
         subprocess.run(["chown", "-R", "65534:65534", str(home)], check=True)
         become = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env"]
         packages = [path for path in sys.path if path.endswith("site-packages")]
-        env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": os.pathsep.join([str(home / "engine"), *packages])}
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "PYTHONPATH": os.pathsep.join([str(home / "engine"), *packages]),
+        }
         for python in (sys.executable, "/usr/bin/python3"):
             ready = [*become, python, "-c", "import pytest, pipesmith.executors.local"]
             if subprocess.run(ready, env=env, cwd=home, capture_output=True).returncode == 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.fingerprint.stat_cache import StatCache
 from pipesmith.fingerprint.work_tree import WorkTree

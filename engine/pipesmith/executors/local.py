@@ -103,6 +103,7 @@ class LocalExecutor:
                 for message in link.receive():
                     if message[0] == "ended":
                         attempt.end(message[2])
+                        link.hang_up()
             attempt.end({"problem": _GONE})
         finally:
             link.close()

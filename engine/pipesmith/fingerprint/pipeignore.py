@@ -1,115 +1,92 @@
 """`.pipeignore`: gitignore's rules, applied to tracked and untracked files alike, in a work tree or at a commit.
 
-Source: gitignore(5). Each file's patterns are relative to its folder; the last one that matches decides; what lies in
-an ignored folder can't be taken back in.
+Source: gitignore(5), and git's dir.c and wildmatch.c where that is silent. Each file's patterns are relative to its
+folder; the last one that matches decides, a deeper file's before a higher one's; what lies in an ignored folder can't
+be taken back in. Names are bytes: `?` is one byte.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+
+from pipesmith.fingerprint.wildmatch import literal_length, translate
 
 __all__ = ["NAME", "PipeIgnore"]
 
 NAME = ".pipeignore"
 
 
-def _translate(pattern: str) -> str:
-    """Return a regular expression for one pattern without slashes at its ends."""
-    out = []
-    index = 0
-    while index < len(pattern):
-        char = pattern[index]
-        if pattern.startswith("**/", index) and (index == 0 or pattern[index - 1] == "/"):
-            out.append("(?:.*/)?")
-            index += 3
-        elif pattern.startswith("/**", index) and index + 3 == len(pattern):
-            out.append("/.+")
-            index += 3
-        elif char == "*":
-            out.append("[^/]*")
-            index += 1
-            while index < len(pattern) and pattern[index] == "*":
-                index += 1
-        elif char == "?":
-            out.append("[^/]")
-            index += 1
-        elif char == "[":
-            end = index + 1
-            if end < len(pattern) and pattern[end] in "!^":
-                end += 1
-            if end < len(pattern) and pattern[end] == "]":
-                end += 1
-            while end < len(pattern) and pattern[end] != "]":
-                end += 2 if pattern[end] == "\\" else 1
-            if end >= len(pattern):
-                return r"(?!)"
-            body = pattern[index + 1 : end]
-            negated = body[:1] in ("!", "^")
-            body = body[1:] if negated else body
-            body = body.replace("[", r"\[")
-            out.append(f"(?!/)[{'^' if negated else ''}{body}]")
-            index = end + 1
-        elif char == "\\" and index + 1 < len(pattern):
-            out.append(re.escape(pattern[index + 1]))
-            index += 2
-        else:
-            out.append(re.escape(char))
-            index += 1
-    return "".join(out)
-
-
 class _Rule:
-    __slots__ = ("expression", "folders_only", "negated", "whole")
+    """One line of a file."""
 
-    def __init__(self, line: str) -> None:
-        self.negated = line.startswith("!")
+    __slots__ = ("_ending", "_expression", "_literal", "_prefix", "_whole", "folders_only", "negated")
+
+    def __init__(self, line: bytes) -> None:
+        self.negated = line.startswith(b"!")
         pattern = line[1:] if self.negated else line
-        self.folders_only = pattern.endswith("/")
-        pattern = pattern.rstrip("/") if self.folders_only else pattern
-        self.whole = "/" in pattern
-        pattern = pattern.removeprefix("/")
-        try:
-            self.expression = re.compile(_translate(pattern) + r"\Z", re.DOTALL)
-        except re.error:
-            self.expression = re.compile(r"(?!)")
+        self.folders_only = pattern.endswith(b"/")
+        pattern = pattern[:-1] if self.folders_only else pattern
+        self._whole = b"/" in pattern
+        pattern = pattern[1:] if pattern.startswith(b"/") else pattern
+        # Git compares what stands before the first wildcard by itself, and what follows as a pattern of its own.
+        length = literal_length(pattern)
+        self._literal = pattern if length == len(pattern) else None
+        self._ending = pattern[1:] if pattern[:1] == b"*" and literal_length(pattern[1:]) == len(pattern) - 1 else None
+        self._prefix = pattern[:length] if self._whole else b""
+        self._expression: re.Pattern[bytes] | None = None
+        if self._literal is None and (self._whole or self._ending is None):
+            self._expression = translate(pattern[len(self._prefix) :], pathname=self._whole)
 
-    def matches(self, path: str, is_folder: bool) -> bool:
-        """path: relative to the file's folder."""
-        if self.folders_only and not is_folder:
+    def matches(self, path: bytes, name: bytes) -> bool:
+        """path: relative to the rule's folder. name: its last part."""
+        text = path if self._whole else name
+        if self._literal is not None:
+            return text == self._literal and text != b""
+        if self._ending is not None and not self._whole:
+            return text.endswith(self._ending)
+        if not text.startswith(self._prefix) or self._expression is None:
             return False
-        return self.expression.match(path if self.whole else path.rpartition("/")[2]) is not None
+        return self._expression.match(text, len(self._prefix)) is not None
 
 
-def _rules(text: str) -> list[_Rule]:
+def _rules(data: bytes) -> list[_Rule]:
     rules = []
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        line = line.rstrip("\r")
-        while line.endswith(" ") and not line.endswith("\\ "):
-            line = line[:-1]
-        if line.strip("/") or line == "/":
+    for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        line = _without_spaces(line.removesuffix(b"\r").partition(b"\0")[0])
+        if line and not line.startswith(b"#"):
             rules.append(_Rule(line))
-    return [rule for rule in rules if rule.expression.pattern != r"\Z"]
+    return rules
+
+
+def _without_spaces(line: bytes) -> bytes:
+    """Cut spaces at the end, but for one after a backslash."""
+    end = len(line)
+    while end and line[end - 1 : end] == b" ":
+        end -= 1
+    if end == len(line):
+        return line
+    slashes = end - len(line[:end].rstrip(b"\\"))
+    return line[: end + 1] if slashes % 2 else line[:end]
 
 
 class PipeIgnore:
     """The rules of a workspace. files: path of each `.pipeignore`, relative to the workspace, to its text."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
-        self._rules = {path.rpartition("/")[0]: _rules(text) for path, text in files.items()}
+        found = {
+            path.rpartition("/")[0]: _rules(text.encode("utf-8", "surrogateescape")) for path, text in files.items()
+        }
+        self._rules = {folder: rules for folder, rules in found.items() if rules}
         self._folders: dict[str, bool] = {"": False}
 
     def __bool__(self) -> bool:
-        return any(self._rules.values())
+        return bool(self._rules)
 
     def ignores(self, path: str, is_folder: bool = False) -> bool:
         """Return whether a path of the workspace is left out of sources."""
-        parent = path.rpartition("/")[0]
-        if self._folder(parent):
-            return True
-        return self._decide(path, is_folder)
+        return self._folder(path.rpartition("/")[0]) or self._decide(path, is_folder)
 
     def _folder(self, path: str) -> bool:
         known = self._folders.get(path)
@@ -119,13 +96,15 @@ class PipeIgnore:
         return known
 
     def _decide(self, path: str, is_folder: bool) -> bool:
-        folder = path.rpartition("/")[0]
+        raw = os.fsencode(path)
+        folder, _, last = path.rpartition("/")
+        name = os.fsencode(last)
         while True:
             rules = self._rules.get(folder)
             if rules:
-                inner = path[len(folder) + 1 :] if folder else path
+                inner = raw[len(os.fsencode(folder)) + 1 :] if folder else raw
                 for rule in reversed(rules):
-                    if rule.matches(inner, is_folder):
+                    if (is_folder or not rule.folders_only) and rule.matches(inner, name):
                         return not rule.negated
             if not folder:
                 return False

@@ -122,10 +122,22 @@ def _wait(command: int, writer: int) -> None:
             return
 
 
+def _take_terminal() -> None:
+    """Lead a group of processes that is the terminal's foreground: one that a shell in a pid namespace can name."""
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    try:
+        os.tcsetpgrp(0, os.getpgrp())
+    except OSError:
+        pass  # not its controlling terminal
+
+
 def _execute(job: dict[str, Any], streams: list[int], writer: int) -> None:
     """Become the command. Exit codes where that can't be are those of a shell."""
     argv = [os.fsencode(word) for word in job["argv"]]
     try:
+        if job["terminal"] and os.isatty(0):
+            _take_terminal()
         for number in range(1, signal.NSIG):
             if signal.getsignal(number) not in (signal.SIG_DFL, None):
                 signal.signal(number, signal.SIG_DFL)
