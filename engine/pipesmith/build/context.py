@@ -66,6 +66,7 @@ class Outcome:
     tail: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     deps: tuple[Any, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     environment: str | None = None
     compute: str = "local"

@@ -86,6 +86,7 @@ class StageJob:
         )
         if self._verdict.seen is not None:
             outcome.deps = self._verdict.seen.deps
+            outcome.source = self._verdict.seen.source
             outcome.params = dict(self._verdict.seen.params)
             outcome.environment = self._verdict.seen.environment
         try:

@@ -303,6 +303,9 @@ class Scheduler:
             metrics=verdict.result.metrics,
             notes=verdict.notes,
         )
+        if verdict.seen is not None:
+            outcome.deps, outcome.source = verdict.seen.deps, verdict.seen.source
+            outcome.params, outcome.environment = verdict.seen.params, verdict.seen.environment
         if verdict.broken:
             outcome.error = "; ".join(verdict.broken)
             outcome.help = "change the stage, or its `expect`"
