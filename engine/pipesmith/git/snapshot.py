@@ -1,17 +1,21 @@
-"""The exact source of a moment as a git tree, made in an index of its own. The user's index, HEAD and stash are not touched."""
+"""The exact source of a moment as a git tree, made in an index of its own.
+
+The user's index, HEAD and stash are not touched.
+What is left out is left out before git hashes anything, so no big or secret file ever enters the object database.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import os
 import shutil
-from collections.abc import Callable, Collection
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from pipesmith.errors import EnvironmentFailure
+from pipesmith.digest import new_hasher
 from pipesmith.git.repository import Repository
 
-__all__ = ["SECRETS", "commit_tree", "looks_secret", "write_snapshot"]
+__all__ = ["SECRETS", "SECRET_FOLDERS", "commit_tree", "looks_secret", "write_snapshot"]
 
 SECRETS = (
     ".env*",
@@ -24,92 +28,222 @@ SECRETS = (
     "credentials*",
     "*.tfstate",
 )
+SECRET_FOLDERS = (".env*", "credentials*")  # all that lies in a folder so named
+_IN_PLACING = ".pipe-tmp-"  # an output on its way into the workspace
+# Uncompressed objects are written several times faster; the next `git gc` packs them.
+_WRITING = ("-c", "core.compression=0", "-c", "core.safecrlf=false", "-c", "core.splitIndex=false")
+_GITLINK = "160000"
 
 
 def looks_secret(path: str) -> bool:
-    """Return whether a file's name is one that secrets have."""
-    name = path.rpartition("/")[2].lower()
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRETS)
+    """Return whether a file, or a folder it lies in, has a name that secrets have. Case does not count."""
+    *folders, name = path.lower().split("/")
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in SECRETS) or any(
+        fnmatch.fnmatchcase(folder, pattern) for folder in folders for pattern in SECRET_FOLDERS
+    )
 
 
 def write_snapshot(
-    repo: Repository, index: str, *, left_out: Collection[str], max_file_bytes: int, ignores: Callable[[str], bool]
+    repo: Repository,
+    index: str,
+    *,
+    left_out: Mapping[str, str],
+    max_file_bytes: int,
+    ignores: Callable[[str], bool],
+    digest: Callable[[str], str] | None = None,
 ) -> tuple[str, dict[str, str]]:
     """Write the work tree's tree and return (tree id, left-out path to reason).
 
-    index: absolute path of the private index. left_out: paths, relative to the top, that are not taken (data, cached outputs).
-    ignores(path): what `.pipeignore` names, of untracked files. Every tracked file is in it as it is now. Of untracked ones those
-    that are too big, secret, or nested repositories are left out before anything is written. Raises EnvironmentFailure.
+    index: absolute path of the private index, made anew and removed. left_out: path, relative to the top, of what is
+    not taken (data, cached outputs) to the reason that is recorded. ignores(path): what `.pipeignore` names of untracked
+    files; not recorded, as what git ignores is not. digest(absolute path): recorded of a file that is too big.
+
+    Every tracked file is in the tree as it is now. Of untracked ones those that are too big, secret, not readable,
+    or nested repositories are not. Raises EnvironmentFailure or OSError where nothing can be written.
     """
     env = {"GIT_INDEX_FILE": index}
-    own = os.path.join(repo.git_dir, "index")
+    _seed(repo, index)
+    try:
+        listing = _list(repo, env)
+        choice = _Choice(repo.top, left_out, max_file_bytes, ignores, digest or _blake3)
+        add = [path for path in listing.untracked if choice.takes(path)]
+        _show_hidden(repo, env, listing)
+        _add_tracked(repo, env)
+        if add:
+            args = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
+            repo.run(*_WRITING, *args, env=env, input=_joined(add))
+        tree = repo.run("write-tree", env=env).decode().strip()
+        choice.missing |= {path: _nested(repo, path) for path in listing.repositories if choice.is_news(path)}
+        choice.missing |= dict.fromkeys(_changed_inside(repo, env, listing), "a submodule with changes of its own")
+        return tree, dict(sorted(choice.missing.items()))
+    finally:
+        for path in (index, f"{index}.lock"):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+def _seed(repo: Repository, index: str) -> None:
+    """Begin with the user's index: it knows what is tracked though ignored, sparse, or a submodule not checked out.
+
+    Its time comes along: a later one would make git trust entries as young as the index itself.
+    """
     os.makedirs(os.path.dirname(index), exist_ok=True)
-    if os.path.exists(own):
-        shutil.copy2(own, index)
-    elif os.path.exists(index):
-        os.unlink(index)
-    untracked = os.fsdecode(repo.run("ls-files", "-o", "-z", "--exclude-standard", env=env)).split("\0")
-    missing: dict[str, str] = {}
-    add: list[str] = []
-    skipped = tuple(f"{path}/" for path in left_out)
-    for path in untracked:
+    try:
+        shutil.copy2(os.path.join(repo.git_dir, "index"), index)
+    except FileNotFoundError:
+        if os.path.exists(index):
+            os.unlink(index)
+
+
+@dataclass(slots=True)
+class _Listing:
+    """untracked: files. repositories: nested ones that are not tracked. unwatched, skipped: tracked files in the work
+    tree that git was told not to look at (assume-unchanged, skip-worktree). submodules: tracked as such."""
+
+    untracked: list[str] = field(default_factory=list)
+    repositories: list[str] = field(default_factory=list)
+    unwatched: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    submodules: list[str] = field(default_factory=list)
+
+
+def _list(repo: Repository, env: dict[str, str]) -> _Listing:
+    listing = _Listing()
+    folders: dict[str, bool] = {}
+    output = repo.run("ls-files", "-z", "-v", "-s", "-c", "-o", "--exclude-standard", env=env)
+    for row in os.fsdecode(output).split("\0"):
+        if row.startswith("? "):
+            path = row[2:]
+            (listing.repositories if path.endswith("/") else listing.untracked).append(path.rstrip("/"))
+            continue
+        head, _, path = row.partition("\t")
         if not path:
             continue
-        if path.endswith("/"):
-            missing[path.rstrip("/")] = "a nested repository"
-            continue
-        reason = _reason(repo, path, left_out, skipped, max_file_bytes)
-        if reason is None and ignores(path):
-            continue
-        if reason is None:
-            add.append(path)
-        elif reason:
-            missing[path] = reason
-    repo.run("-c", "core.compression=0", "-c", "core.safecrlf=false", "add", "-u", env=env)
-    if add:
-        names = b"".join(os.fsencode(path) + b"\0" for path in add)
-        repo.run(
-            "-c", "core.compression=0", "-c", "core.safecrlf=false", "update-index", "--add", "-z", "--stdin", env=env, input=names
-        )
-    return repo.run("write-tree", env=env).decode().strip(), missing
+        if head[0].islower():
+            listing.unwatched.append(path)
+        if head[0] in "Ss":
+            folder = path.rpartition("/")[0]
+            if folder not in folders:
+                folders[folder] = os.path.isdir(os.path.join(repo.top, folder))
+            if folders[folder] and os.path.lexists(os.path.join(repo.top, path)):
+                listing.skipped.append(path)
+        if head[2:8] == _GITLINK:
+            listing.submodules.append(path)
+    return listing
 
 
-def _reason(repo: Repository, path: str, left_out: Collection[str], skipped: tuple[str, ...], max_bytes: int) -> str | None:
-    """Return why an untracked file is not taken, `` where that is no news, None where it is taken."""
-    if path in left_out or path.startswith(skipped):
-        return ""
-    if looks_secret(path):
-        return "looks like a secret"
-    there = os.path.join(repo.top, path)
-    try:
-        info = os.lstat(there)
-    except OSError:
-        return ""
-    if info.st_size > max_bytes and not os.path.islink(there):
-        hasher = sha256()
+class _Choice:
+    """Which untracked files are taken. missing: path to reason of those that are not, where the record is to say so."""
+
+    def __init__(
+        self,
+        top: str,
+        left_out: Mapping[str, str],
+        max_file_bytes: int,
+        ignores: Callable[[str], bool],
+        digest: Callable[[str], str],
+    ) -> None:
+        self._top = top
+        self._left_out = left_out
+        self._max_file_bytes = max_file_bytes
+        self._ignores = ignores
+        self._digest = digest
+        self._folders: dict[str, str | None] = {"": None}
+        self.missing: dict[str, str] = {}
+
+    def takes(self, path: str) -> bool:
+        """Return whether an untracked file is taken; where it is not, remember why."""
+        if not self.is_news(path):
+            return False
+        there = os.path.join(self._top, path)
         try:
-            with open(there, "rb") as file:
-                while chunk := file.read(1 << 20):
-                    hasher.update(chunk)
-        except OSError as error:
-            return f"can't be read: {error.strerror}"
-        return f"{info.st_size} bytes, sha256:{hasher.hexdigest()}"
-    if not os.access(there, os.R_OK) and not os.path.islink(there):
-        return "can't be read"
-    return None
+            info = os.lstat(there)
+        except OSError:
+            return False
+        reason = None
+        if looks_secret(path):
+            reason = "looks like a secret"
+        elif not os.path.islink(there) and not os.access(there, os.R_OK):
+            reason = "can't be read"
+        elif info.st_size > self._max_file_bytes:
+            reason = f"{info.st_size} bytes, {self._digest(there)}"
+        if reason is not None:
+            self.missing[path] = reason
+        return reason is None
+
+    def is_news(self, path: str) -> bool:
+        """Return whether a path is neither declared data, nor ignored, nor on its way into the workspace."""
+        declared = path if path in self._left_out else self._declared(path.rpartition("/")[0])
+        if declared is not None:
+            self.missing[declared] = self._left_out[declared]
+            return False
+        return f"/{_IN_PLACING}" not in f"/{path}" and not self._ignores(path)
+
+    def _declared(self, folder: str) -> str | None:
+        """Return the path of `left_out` that a folder is or lies in."""
+        if folder not in self._folders:
+            inside = self._declared(folder.rpartition("/")[0])
+            self._folders[folder] = folder if inside is None and folder in self._left_out else inside
+        return self._folders[folder]
+
+
+def _show_hidden(repo: Repository, env: dict[str, str], listing: _Listing) -> None:
+    """In our index, take back what the user told git not to look at: the file as it is now is what is built."""
+    for flag, paths in (("--no-assume-unchanged", listing.unwatched), ("--no-skip-worktree", listing.skipped)):
+        if paths:
+            repo.run(*_WRITING, "update-index", flag, "-z", "--stdin", env=env, input=_joined(paths))
+
+
+def _add_tracked(repo: Repository, env: dict[str, str]) -> None:
+    # git from 2.34 on leaves alone what lies outside the sparse patterns, unless told; earlier ones know no such flag.
+    sparse = os.path.exists(os.path.join(repo.git_dir, "info", "sparse-checkout"))
+    if not sparse or repo.process(*_WRITING, "add", "-u", "--sparse", env=env).returncode != 0:
+        repo.run(*_WRITING, "add", "-u", env=env)
+
+
+def _nested(repo: Repository, path: str) -> str:
+    """Return what is recorded of a repository inside this one that is no submodule: its commit."""
+    folder = os.path.join(repo.top, path)
+    env = {"GIT_DIR": os.path.join(folder, ".git"), "GIT_WORK_TREE": folder}
+    done = repo.process("rev-parse", "--verify", "--quiet", "HEAD^{commit}", cwd=folder, env=env)
+    commit = done.stdout.decode().strip()
+    return f"a nested repository, at {commit}" if commit else "a nested repository without a commit"
+
+
+def _changed_inside(repo: Repository, env: dict[str, str], listing: _Listing) -> list[str]:
+    """Return the submodules whose work tree is not their commit: the tree holds the commit alone."""
+    if not listing.submodules:
+        return []
+    done = repo.process("diff-files", "-z", "--name-only", "--ignore-submodules=none", env=env)
+    changed = set(os.fsdecode(done.stdout).split("\0"))
+    return [path for path in listing.submodules if path in changed]
+
+
+def _joined(paths: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(path) + b"\0" for path in paths)
+
+
+def _blake3(path: str) -> str:
+    hasher = new_hasher("blake3")
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return f"blake3:{hasher.hexdigest()}"
 
 
 def commit_tree(repo: Repository, tree: str, parent: str | None, message: str) -> str:
-    """Return the id of a new commit. Who commits is what git knows of the user, else a stand-in."""
-    env = {}
-    if repo.process("var", "GIT_COMMITTER_IDENT").returncode != 0:
-        for role in ("AUTHOR", "COMMITTER"):
-            env |= {f"GIT_{role}_NAME": "pipe", f"GIT_{role}_EMAIL": "pipe@localhost"}
+    """Return the id of a new commit. Who commits is what git knows of the user, else a stand-in.
+
+    Raises EnvironmentFailure where the repository can't be written."""
     parents = ["-p", parent] if parent else []
-    data = message.encode("utf-8", "surrogateescape")
-    try:
-        return repo.run("commit-tree", tree, *parents, "-F", "-", input=data, env=env).decode().strip()
-    except EnvironmentFailure:
-        if not parents:
-            raise
-        return repo.run("commit-tree", tree, "-F", "-", input=data, env=env).decode().strip()
+    args = ["-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *parents, "-F", "-"]
+    data = message.encode("utf-8", "backslashreplace").replace(b"\0", b"\\0")
+    done = repo.process(*args, input=data)
+    if done.returncode == 0:
+        return done.stdout.decode().strip()
+    env: dict[str, str] = {}
+    for role in ("AUTHOR", "COMMITTER"):
+        env |= {f"GIT_{role}_NAME": "pipe", f"GIT_{role}_EMAIL": "pipe@localhost"}
+    return repo.run(*args, input=data, env=env).decode().strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -18,12 +19,14 @@ _MARK = "pipesmith-run: "
 
 @dataclass(slots=True, kw_only=True)
 class StageRecord:
-    """One stage of a run. start, end: seconds since the epoch. inputs, outputs: path to digest text."""
+    """One stage of a run. start, end: seconds since the epoch. source: path to git id.
+    inputs, outputs: path to digest text."""
 
     name: str
     status: str
     why: list[dict[str, Any]] = field(default_factory=list)
     fingerprint: str | None = None
+    source: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
@@ -42,10 +45,18 @@ class StageRecord:
     attempts: int = 0
     notes: list[str] = field(default_factory=list)
 
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> StageRecord:
+        """Passes over keys that it does not know. Raises TypeError, KeyError or ValueError for what is none."""
+        stage = StageRecord(**_known(StageRecord, body))
+        stage.metrics = {name: float(number) for name, number in stage.metrics.items()}
+        return stage
+
 
 @dataclass(slots=True, kw_only=True)
 class RunRecord:
-    """One run. status: running, succeeded, failed, cancelled. left_out: path to reason, of what the snapshot has not."""
+    """One run. time, end: seconds since the epoch. status: running, succeeded, failed, cancelled. pid, process: of the
+    `pipe` that wrote it. snapshot: id of the tree. left_out: path to reason, of what the snapshot has not."""
 
     id: str
     time: float
@@ -54,6 +65,7 @@ class RunRecord:
     user: str = ""
     host: str = ""
     pid: int = 0
+    process: str = ""
     command: list[str] = field(default_factory=list)
     pipesmith: str = ""
     pipeline: str = ""
@@ -70,27 +82,47 @@ class RunRecord:
     stages: list[StageRecord] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return {"version": RECORD_VERSION, **asdict(self)}
+        """Return the record as `--json` prints it and the commit holds it: nothing but what JSON has."""
+        return {"version": RECORD_VERSION, **_plain(asdict(self))}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> RunRecord:
-        """Raises UserError for a record of a later version, TypeError or KeyError for what is none."""
+        """Raises UserError for a record of a later version; TypeError, KeyError or ValueError for what is none."""
         version = body["version"]
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise ValueError("a run record's version is a number")
         if version > RECORD_VERSION:
             raise UserError(
                 f"a run record of version {version}, this pipesmith reads version {RECORD_VERSION}", "update pipesmith"
             )
-        known = {each.name for each in fields(RunRecord)}
-        values = {name: value for name, value in body.items() if name in known}
-        values["stages"] = [StageRecord(**stage) for stage in body["stages"]]
+        values = _known(RunRecord, body)
+        values["stages"] = [StageRecord.from_json(stage) for stage in body["stages"]]
         return RunRecord(**values)
 
     def stage(self, name: str) -> StageRecord | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
+def _known(kind: type, body: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in body.items() if name in names}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with what JSON lacks as text: dates, and numbers that are none (`nan`, `inf`, `-inf`)."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)
+
+
 def message_of(record: RunRecord) -> str:
-    """Return the commit message: a line and a table for people, then the record as JSON."""
+    """Return the commit message: a line and a table for people, then the record as JSON on the last line, in ASCII."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.time))
     lines = [f"run {record.id}: {record.status}", "", f"{record.pipeline} by {record.user} on {record.host}, {moment}"]
     if record.message:
@@ -98,10 +130,15 @@ def message_of(record: RunRecord) -> str:
     if record.stages:
         lines.append("")
         width = max(len(stage.name) for stage in record.stages)
-        lines += [f"{stage.name:{width}}  {stage.status:9}  {stage.end - stage.start:.1f} s" for stage in record.stages]
-    body = json.dumps(record.as_json(), sort_keys=True, default=str)
+        lines += [_line(stage, width) for stage in record.stages]
+    body = json.dumps(record.as_json(), sort_keys=True, allow_nan=False)
     lines += ["", f"{_MARK}{body}"]
     return "\n".join(lines) + "\n"
+
+
+def _line(stage: StageRecord, width: int) -> str:
+    seconds = f"  {stage.end - stage.start:.1f} s" if stage.end > stage.start > 0 else ""
+    return f"{stage.name:{width}}  {stage.status:9}{seconds}".rstrip()
 
 
 def record_of(message: str) -> RunRecord | None:
@@ -111,5 +148,5 @@ def record_of(message: str) -> RunRecord | None:
         return None
     try:
         return RunRecord.from_json(json.loads(message[at + len(_MARK) + 1 :].split("\n", 1)[0]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None

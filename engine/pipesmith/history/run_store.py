@@ -1,69 +1,72 @@
-"""Runs: written as commits under refs/pipe/runs/, indexed in state.db. The refs outlive the index."""
+"""Runs: written as commits under refs/pipe/runs/, indexed in state.db. The refs are the truth and outlive the index."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
-from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.errors import UserError
+from pipesmith.git.objects import ObjectReader
+from pipesmith.git.refs import commit_message, delete_refs, list_refs, update_ref
 from pipesmith.git.repository import Repository
 from pipesmith.git.snapshot import commit_tree
+from pipesmith.history.liveness import is_alive
 from pipesmith.history.record import RunRecord, message_of, record_of
+from pipesmith.history.run_id import is_run_id
 from pipesmith.store.state_db import StateDB
 
-__all__ = ["PREFIX", "RunStore"]
+__all__ = ["LATEST", "PREFIX", "RunStore"]
 
 PREFIX = "refs/pipe/runs/"
+LATEST = ("latest", "last", "@")
+_DAY_S = 86400.0
 
 
 class RunStore:
-    """The runs of one clone."""
+    """The runs of one clone. notices: lines for people about runs that can't be read."""
 
     def __init__(self, repo: Repository, state: StateDB, logs: str) -> None:
         self._repo = repo
         self._state = state
         self.logs = logs
+        self.notices: list[str] = []
 
     def write(self, record: RunRecord, tree: str | None) -> None:
-        """Record a run as it is now. tree: of its snapshot, None where none could be made; then only state.db has it."""
+        """Record a run as it is now. tree: of its snapshot, None where none could be made; then only state.db has it.
+
+        Raises EnvironmentFailure where the repository can't be written."""
+        commit = None
         if tree is not None:
             commit = commit_tree(self._repo, tree, record.commit, message_of(record))
-            self._repo.run("update-ref", f"{PREFIX}{record.id}", commit)
-        self._index(record)
+            update_ref(self._repo, f"{PREFIX}{record.id}", commit)
+        self._index([(record, commit)])
 
-    def _index(self, record: RunRecord) -> None:
-        body = json.dumps(record.as_json(), default=str).encode("utf-8", "surrogateescape")
-        self._state.write([("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", (record.id, record.time, record.status, body))])
+    def _index(self, records: Sequence[tuple[RunRecord, str | None]]) -> None:
+        rows = []
+        for record, commit in records:
+            body = json.dumps(record.as_json() | {"ref": commit}).encode()
+            rows.append((record.id, record.time, record.status, body))
+        if rows:
+            self._state.write_many("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
 
     def all(self) -> Iterator[RunRecord]:
-        """Yield every run, newest first. What the refs have and the index has not is read from the refs."""
-        indexed = {row[0]: row[1] for row in self._state.query("SELECT id, body FROM runs")}
-        listed = self._repo.run("for-each-ref", "--format=%(refname)", PREFIX).decode().split()
-        names = {ref.removeprefix(PREFIX) for ref in listed}
-        for name in sorted(names | set(indexed), reverse=True):
-            record = self._from_index(indexed.get(name)) or self._from_ref(name)
-            if record is not None:
-                yield _settled(record)
-
-    @staticmethod
-    def _from_index(body: bytes | None) -> RunRecord | None:
-        if body is None:
-            return None
+        """Yield every run, newest first. What can't be read is passed over; `notices` tells of later versions."""
+        reading = _Reading(self)
         try:
-            return RunRecord.from_json(json.loads(body.decode("utf-8", "surrogateescape")))
-        except (ValueError, TypeError, KeyError):
-            return None
-
-    def _from_ref(self, name: str) -> RunRecord | None:
-        done = self._repo.process("log", "-1", "--format=%B", f"{PREFIX}{name}", "--")
-        if done.returncode != 0:
-            return None
-        record = record_of(done.stdout.decode("utf-8", "surrogateescape"))
-        if record is not None:
-            self._index(record)
-        return record
+            for name in reading.names:
+                try:
+                    record = reading.load(name)
+                except UserError as error:
+                    self.notices.append(f"run {name} is left out: {error.text}")
+                    continue
+                if record is not None:
+                    yield record
+        finally:
+            reading.close()
 
     def list(
         self,
@@ -77,7 +80,11 @@ class RunStore:
         since: float | None = None,
         until: float | None = None,
     ) -> list[RunRecord]:
-        """Return runs, newest first, that pass all filters. tag: `K=V` or `K`. since, until: seconds since the epoch."""
+        """Return runs, newest first, that pass all filters.
+
+        stage: one that the run looked at; a table with a matrix stands for its cells. tag: `K=V` or `K`.
+        since, until: seconds since the epoch.
+        """
         found: list[RunRecord] = []
         for record in self.all():
             if n is not None and len(found) >= n:
@@ -92,7 +99,7 @@ class RunStore:
                 continue
             if branch is not None and record.branch != branch:
                 continue
-            if since is not None and record.time < since or until is not None and record.time > until:
+            if (since is not None and record.time < since) or (until is not None and record.time > until):
                 continue
             if tag is not None and not _tagged(record, tag):
                 continue
@@ -100,29 +107,95 @@ class RunStore:
         return found
 
     def get(self, name: str) -> RunRecord:
-        """Return a run by its id, the beginning of one, or `latest`. Raises UserError."""
-        if name in ("latest", "last", "@"):
+        """Return a run by its id, the beginning or end of one, or `latest`. Raises UserError."""
+        if name in LATEST:
             for record in self.all():
                 return record
             raise UserError("there are no runs yet", "run `pipe build`")
-        found = [record for record in self.all() if record.id.startswith(name) or record.id.endswith(name)]
-        exact = [record for record in found if record.id == name]
-        if exact or len(found) == 1:
-            return (exact or found)[0]
-        if found:
-            raise UserError(f"`{name}` is the beginning of {len(found)} runs", "give more of the id")
-        raise UserError(f"no run `{name}`", "`pipe runs` lists them")
+        reading = _Reading(self)
+        try:
+            if name in reading.names:
+                matching = [name]
+            else:
+                matching = [each for each in reading.names if name and (each.startswith(name) or each.endswith(name))]
+            if len(matching) > 1:
+                raise UserError(f"`{name}` is the beginning of {len(matching)} runs", "give more of the id")
+            found = reading.load(matching[0]) if matching else None
+        finally:
+            reading.close()
+        if found is None:
+            raise UserError(f"no run `{name}`", "`pipe runs` lists them")
+        return found
 
     def remove(self, name: str) -> None:
-        """Forget a run: its ref, its row, its logs."""
-        import shutil
+        """Forget a run: its ref, its row, its logs. Raises EnvironmentFailure where the repository can't be written."""
+        self._remove((name,))
 
-        try:
-            self._repo.run("update-ref", "-d", f"{PREFIX}{name}")
-        except EnvironmentFailure:
-            pass
-        self._state.write([("DELETE FROM runs WHERE id = ?", (name,))])
-        shutil.rmtree(os.path.join(self.logs, name), ignore_errors=True)
+    def prune(self, keep_days: float, *, now: float | None = None) -> tuple[str, ...]:
+        """Forget the runs that ended more than so many days ago, and return their ids. One that goes on stays."""
+        before = (time.time() if now is None else now) - keep_days * _DAY_S
+        ended = (each for each in self.all() if each.status != "running")
+        old = tuple(each.id for each in ended if (each.end or each.time) < before)
+        self._remove(old)
+        return old
+
+    def _remove(self, names: Sequence[str]) -> None:
+        listed = list_refs(self._repo, PREFIX)
+        delete_refs(self._repo, [f"{PREFIX}{name}" for name in names if f"{PREFIX}{name}" in listed])
+        self._state.write_many("DELETE FROM runs WHERE id = ?", [(name,) for name in names])
+        for name in names:
+            if is_run_id(name):
+                shutil.rmtree(os.path.join(self.logs, name), ignore_errors=True)
+
+
+class _Reading:
+    """One look at the runs. names: ids, newest first. Close it: what was read from refs goes into the index then."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._refs = {
+            name: commit
+            for ref, commit in list_refs(store._repo, PREFIX).items()
+            if is_run_id(name := ref.removeprefix(PREFIX))
+        }
+        indexed = {str(row[0]) for row in store._state.query("SELECT id FROM runs")}
+        self.names = sorted(self._refs.keys() | indexed, reverse=True)
+        self._reader: ObjectReader | None = None
+        self._read: list[tuple[RunRecord, str | None]] = []
+
+    def load(self, name: str) -> RunRecord | None:
+        """Return a run, None where it can't be read or its ref is gone. Raises UserError for one of a later version."""
+        commit = self._refs.get(name)
+        record = self._from_index(name, commit)
+        if record is None and commit is not None:
+            record = self._from_commit(commit)
+            if record is not None and record.id == name:
+                self._read.append((record, commit))
+        if record is None or record.id != name:
+            return None
+        return _settled(record)
+
+    def _from_index(self, name: str, commit: str | None) -> RunRecord | None:
+        """The row counts only as long as its ref is what it was: a run may have been fetched again, or deleted."""
+        for (body,) in self._store._state.query("SELECT body FROM runs WHERE id = ?", (name,)):
+            try:
+                document = json.loads(body)
+                if document.get("ref") == commit:
+                    return RunRecord.from_json(document)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                return None
+        return None
+
+    def _from_commit(self, commit: str) -> RunRecord | None:
+        if self._reader is None:
+            self._reader = ObjectReader(self._store._repo)
+        message = commit_message(self._reader, commit)
+        return record_of(message) if message is not None else None
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._store._index(self._read)
 
 
 def _tagged(record: RunRecord, tag: str) -> bool:
@@ -131,19 +204,7 @@ def _tagged(record: RunRecord, tag: str) -> bool:
 
 
 def _settled(record: RunRecord) -> RunRecord:
-    """A run that still says it is running but whose process is gone was cut off."""
-    if record.status == "running" and record.host == socket.gethostname() and not _alive(record.pid):
+    """A run that says it is running though its process is gone was cut off. Another machine's can't be told here."""
+    if record.status == "running" and record.host == socket.gethostname() and not is_alive(record.pid, record.process):
         record.status = "cancelled"
     return record
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid > 0
-
-

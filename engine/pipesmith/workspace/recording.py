@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from pipesmith import __version__
 from pipesmith.build.context import Outcome
 from pipesmith.errors import EnvironmentFailure
+from pipesmith.executors.output import usable_secrets
 from pipesmith.fingerprint.pipeignore import NAME, PipeIgnore
 from pipesmith.git.snapshot import write_snapshot
+from pipesmith.history.liveness import process_mark
 from pipesmith.history.record import RunRecord, StageRecord
 from pipesmith.pipeline.model import OriginKind
-from pipesmith.workspace.session import Session, output_paths
+from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
     from pipesmith.workspace.build import BuildOptions
@@ -33,6 +35,7 @@ class Recorder:
         self._notice = notice
         self._tree: str | None = None
         self.begun = False
+        self._secrets = _secrets(session)
         repo = session.workspace.repo
         self.record = RunRecord(
             id=run,
@@ -40,12 +43,13 @@ class Recorder:
             user=user,
             host=host,
             pid=os.getpid(),
-            command=list(options.command_line),
+            process=process_mark(),
+            command=[self._masked(word) for word in options.command_line],
             pipesmith=__version__,
             pipeline=session.pipeline.name,
             workspace=session.workspace.prefix,
-            tags=dict(options.tags),
-            message=options.message,
+            tags={key: self._masked(value) for key, value in options.tags.items()},
+            message=self._masked(options.message) if options.message else None,
             commit=repo.head(),
             branch=repo.branch(),
         )
@@ -67,39 +71,44 @@ class Recorder:
             record.snapshot = self._tree
             self._session.workspace.run_store.write(record, self._tree)
         except (EnvironmentFailure, OSError) as error:
-            self._tree = None
+            self._tree = record.snapshot = None
             self._notice(f"no snapshot of this run: {error}", level="warning")
+            self._session.workspace.run_store.write(record, None)
 
     def _snapshot(self) -> tuple[str, dict[str, str]]:
         workspace, pipeline = self._session.workspace, self._session.pipeline
         prefix = "" if workspace.prefix == "." else f"{workspace.prefix}/"
-        out = {f"{prefix}{path}" for path in output_paths(pipeline)}
-        uncached = {
-            f"{prefix}{o.path}" for stage in pipeline.stages.values() for o in stage.outputs.values() if not o.cache
-        }
-        data = {
-            f"{prefix}{given.path}"
+        left_out = {
+            f"{prefix}{given.path}": "a data input"
             for stage in pipeline.stages.values()
             for given in stage.inputs.values()
             if given.origin.kind is OriginKind.PATH
         }
-        ignore = self._pipeignore()
+        for stage in pipeline.stages.values():
+            left_out |= {f"{prefix}{out.path}": "a cached output" for out in stage.outputs.values() if out.cache}
+        ignore = _LazyIgnore(self._session)
 
         def ignores(path: str) -> bool:
             return path.startswith(prefix) and ignore.ignores(path[len(prefix) :])
+
+        def digest(path: str) -> str:
+            found = self._session.stat_cache.digest(path)
+            return found.text if found else "gone"
 
         name = blake2b(workspace.repo.git_dir.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         return write_snapshot(
             workspace.repo,
             os.path.join(workspace.pipe_dir, "tmp", f"index-{name}-{os.getpid()}"),
-            left_out=(out - uncached) | data,
+            left_out=left_out,
             max_file_bytes=pipeline.snapshot.max_file_bytes,
             ignores=ignores,
+            digest=digest,
         )
 
-    def _pipeignore(self) -> PipeIgnore:
-        data = self._session.read_file(NAME)
-        return PipeIgnore({NAME: data.decode("utf-8", "surrogateescape")} if data else {})
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def finish(self, status: str, outcomes: Sequence[Outcome]) -> None:
         """Replace the record by the finished one."""
@@ -112,10 +121,39 @@ class Recorder:
             self._session.workspace.run_store.write(self.record, self._tree)
         except (EnvironmentFailure, OSError) as error:
             self._notice(f"the run could not be recorded: {error}", level="warning")
-        index = os.path.join(self._session.workspace.pipe_dir, "tmp")
-        for name in os.listdir(index):
-            if name.startswith("index-") and name.endswith(f"-{os.getpid()}"):
-                os.unlink(os.path.join(index, name))
+
+
+class _LazyIgnore:
+    """`.pipeignore` of a workspace, the file of each folder read when a path in it is asked for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._texts: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._rules = PipeIgnore({})
+
+    def ignores(self, path: str) -> bool:
+        folder = path
+        while folder:
+            folder = folder.rpartition("/")[0]
+            if folder in self._seen:
+                break
+            self._seen.add(folder)
+            name = f"{folder}/{NAME}" if folder else NAME
+            data = self._session.read_file(name)
+            if data is not None:
+                self._texts[name] = data.decode("utf-8", "surrogateescape")
+                self._rules = PipeIgnore(self._texts)
+        return self._rules.ignores(path)
+
+
+def _secrets(session: Session) -> list[str]:
+    """Return the values that `pass-env` hands through: they are masked in the record as they are in logs."""
+    names = {name for stage in session.pipeline.stages.values() for name in stage.pass_env}
+    return [
+        secret.decode("utf-8", "surrogateescape")
+        for secret in usable_secrets(os.environ.get(name, "") for name in names)
+    ]
 
 
 def _stage_record(outcome: Outcome) -> StageRecord:
@@ -124,6 +162,7 @@ def _stage_record(outcome: Outcome) -> StageRecord:
         status=outcome.status,
         why=[reason.as_json() for reason in outcome.why],
         fingerprint=outcome.fingerprint,
+        source=dict(outcome.source),
         inputs={dep.path: dep.digest.text for dep in outcome.deps},
         outputs={out.path: out.digest.text for out in outcome.outs},
         params=dict(outcome.params),
