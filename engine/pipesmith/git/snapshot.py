@@ -55,8 +55,8 @@ def write_snapshot(
     """Write the work tree's tree and return (tree id, left-out path to reason).
 
     index: absolute path of the private index, made anew and removed. left_out: path, relative to the top, of what is
-    not taken (data, cached outputs) to the reason that is recorded. ignores(path): what `.pipeignore` names of untracked
-    files; not recorded, as what git ignores is not. digest(absolute path): recorded of a file that is too big.
+    not taken (data, cached outputs) to the reason that is recorded. ignores(path): what `.pipeignore` names of
+    untracked files; not recorded, as what git ignores is not. digest(absolute path): recorded where a file is too big.
 
     Every tracked file is in the tree as it is now. Of untracked ones those that are too big, secret, not readable,
     or nested repositories are not. Raises EnvironmentFailure or OSError where nothing can be written.
