@@ -65,7 +65,7 @@ class Bed:
     def close(self) -> None:
         for each in self._open:
             each.close()
-        self.state.close()
+        self._open = []
 
 
 @pytest.fixture
@@ -74,6 +74,7 @@ def bed(workspace: Any) -> Iterator[Bed]:
     made = Bed(workspace)
     yield made
     made.close()
+    made.state.close()
 
 
 @pytest.fixture
@@ -88,6 +89,7 @@ def make_bed() -> Iterator[Callable[..., Bed]]:
     yield make
     for each in made:
         each.close()
+        each.state.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from pipesmith.fingerprint.pipeignore import PipeIgnore
 
 _NAMES = ["a", "b", "ab", "a.b", "aab", "-", "é", "A", "[a]", "b b", "]", "a]"]
@@ -63,20 +64,61 @@ def _path_set() -> list[str]:
 @pytest.mark.parametrize(
     "lines",
     [
-        "a", "a/", "/a", "b/a", "b/", "b/*", "**/a", "a/**", "ab/**", "ab/**/b", "ab/**/ab", "*", "*b", "a*", "?",
-        "??", "[ab]", "[!a]", "[^a]", "[a-c]*", "[[:upper:]]", "[[:nope:]]", "[", "[a", "[]]", "[!]]", "a[]]", "\\#a",
-        "#a", "\\!a", "!a", "a.b ", "a.b\\ ", "b b", "*\n!a", "*\n!*/\n!b", "b/\n!b/a", "b/*\n!b/a", "/", "//", "",
-       
-       
-        "
-
-
-
- ", "a//", "ab**/b", "aa**/b", "***/a", "ab/***/ab", "**", "**/", "*/", "/*", "/*/", "*/*", "*/*/*", "ab/*", "ab/?", "\\a", "\\\\a", "a\\", "é", "?é", "??/a", "a\r", "\ufeffa", "ab**", "a**b", "[a-]", "[-a]", "[a\\]]", "[[]a]", "[[:alpha]a", "[b-a]", "[/]", "ab[/]a", "ab?a", "/ab/a/b", "ab/a", "ab/a/", "aab/a/b/", "aa/", "aab/a/", "/**/b", "**/b/**", "[a-b][a-b]", "b\x0ba", "b\x0b",
- 
- 
-   ],
-)  # fmt: skip
+        *(
+            "a",
+            "a/",
+            "/a",
+            "b/a",
+            "b/",
+            "b/*",
+            "**/a",
+            "a/**",
+            "ab/**",
+            "ab/**/b",
+            "ab/**/ab",
+            "*",
+            "*b",
+            "a*",
+            "?",
+            "??",
+        ),
+        *(
+            "[ab]",
+            "[!a]",
+            "[^a]",
+            "[a-c]*",
+            "[[:upper:]]",
+            "[[:nope:]]",
+            "[",
+            "[a",
+            "[]]",
+            "[!]]",
+            "a[]]",
+            "[a-]",
+            "[-a]",
+        ),
+        *("[a\\]]", "[[]a]", "[[:alpha]a", "[b-a]", "[/]", "ab[/]a", "ab?a", "[a-b][a-b]", "\\#a", "#a", "\\!a", "!a"),
+        *("a.b ", "a.b\\ ", "b b", "*\n!a", "*\n!*/\n!b", "b/\n!b/a", "b/*\n!b/a", "/", "//", "", " ", "a//", "ab**/b"),
+        *(
+            "aa**/b",
+            "***/a",
+            "ab/***/ab",
+            "**",
+            "**/",
+            "*/",
+            "/*",
+            "/*/",
+            "*/*",
+            "*/*/*",
+            "ab/*",
+            "ab/?",
+            "\\a",
+            "\\\\a",
+        ),
+        *("a\\", "é", "?é", "??/a", "a\r", "\ufeffa", "ab**", "a**b", "/ab/a/b", "ab/a", "ab/a/", "aab/a/b/", "aa/"),
+        *("aab/a/", "/**/b", "**/b/**", "b\x0ba", "b\x0b"),
+    ],
+)
 def test_one_file_as_git_reads_it(repo, tmp_path, lines):
     files = {".pipeignore": lines.encode()}
     assert by_us(files, _path_set()) == by_git(repo, tmp_path / "ignored", files, _path_set())

@@ -48,8 +48,8 @@ class CommitFiles:
         self._memo = reader.memo
         place = Place(reader, _TREE, reader.tree_of(commit), "", "")
         for name in prefix.split("/") if prefix != "." else ():
-            below = self._step(place, name) if place.mode == _TREE else None
-            if below is None:
+            below = self._step(place, name)
+            if below is None or below.mode != _TREE:
                 raise UserError(f"there is no folder `{prefix}` at {commit[:10]}")
             place = below
         self._root = Place(place.reader, place.mode, place.oid, "", place.within)

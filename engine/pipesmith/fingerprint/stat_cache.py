@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from typing import Any
 
 from pipesmith.digest import Digest
 from pipesmith.errors import UserError
@@ -40,6 +41,14 @@ def _has_ticked(stamp: Stamp, read_ns: int) -> bool:
     seconds."""
     tick = RACY_NS if stamp[3] % 1_000_000_000 else COARSE_RACY_NS
     return read_ns - stamp[3] > tick
+
+
+def _loads(data: bytes) -> Any:
+    """Return a remembered value, None for a damaged one."""
+    try:
+        return marshal.loads(data)
+    except (ValueError, EOFError, TypeError):
+        return None
 
 
 class _Folder:
@@ -158,8 +167,9 @@ class StatCache:
         rows = [known] if known else self.state.query("SELECT signature, data FROM folders WHERE path = ?", (key,))
         for row_signature, data in rows:
             if row_signature == signature:
-                hex, size, count = marshal.loads(data)
-                return Digest(self.algorithm, hex, size, count)
+                remembered = _loads(data)
+                if remembered is not None:
+                    return Digest(self.algorithm, *remembered)
         started = time.time_ns()
         entries = self._read_folders(folders, device)
         digest, _data = digest_of(entries, self.algorithm)
@@ -224,8 +234,8 @@ class StatCache:
         pending = self._new_folders.get(key)
         rows = [pending] if pending else self.state.query("SELECT signature, data FROM folders WHERE path = ?", (key,))
         for signature, data in rows:
-            known = marshal.loads(data)
-            if signature == folder.signature:
+            known = _loads(data) or {}
+            if known and signature == folder.signature:
                 return {name: hex for name, (_stamp, hex) in known.items()}
         hexes: dict[str, str] = {}
         unknown: list[tuple[str, Stamp]] = []

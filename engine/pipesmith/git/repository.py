@@ -94,9 +94,8 @@ class Repository:
     @staticmethod
     def at_git_dir(git_dir: str, object_format: str) -> Repository:
         """Return a repository for its objects alone, by its git folder: a submodule's that is not checked out."""
-        return Repository(
-            git_dir, git_dir, git_dir, is_bare=True, object_format=object_format, local={"GIT_DIR": git_dir}
-        )
+        local = {"GIT_DIR": git_dir, "GIT_WORK_TREE": git_dir}  # its core.worktree may lead nowhere
+        return Repository(git_dir, git_dir, git_dir, is_bare=True, object_format=object_format, local=local)
 
     @property
     def empty_id(self) -> str:
