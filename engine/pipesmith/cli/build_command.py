@@ -78,6 +78,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         out.json(result.as_json())
     else:
         _summary(result, out, arguments.dry_run)
+    if result.status == "up-to-date" and not out.said_more:
+        workspace.leave_witness(arguments.args, "".join(out.printed))
     return result.exit_code
 
 

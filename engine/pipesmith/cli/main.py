@@ -80,7 +80,7 @@ def run(args: list[str]) -> int:
     try:
         flags, rest = _split(args)
         out = Output(json_mode=flags.json, quiet=flags.quiet, verbose=flags.verbose, color=not flags.no_color)
-        return _run(flags, rest, out)
+        return _run(flags, rest, out, args)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -100,7 +100,7 @@ def run(args: list[str]) -> int:
         return InternalError.exit_code
 
 
-def _run(flags: _Globals, rest: list[str], out: Output) -> int:
+def _run(flags: _Globals, rest: list[str], out: Output, args: list[str]) -> int:
     if not rest or rest[0] in ("-h", "--help", "help"):
         if len(rest) > 1 and rest[0] == "help" and rest[1] in COMMANDS:
             print(command_parser(rest[1]).format_help(), end="")
@@ -126,4 +126,5 @@ def _run(flags: _Globals, rest: list[str], out: Output) -> int:
     module = importlib.import_module(f"pipesmith.cli.{name}_command")
     arguments = command_parser(name).parse_args(words)
     arguments.command_line = ["pipe", *sys.argv[1:]]
+    arguments.args = args
     return int(module.run(arguments, out))

@@ -23,6 +23,8 @@ class Output:
         self.quiet = quiet
         self.verbose = verbose
         self.color_allowed = color
+        self.printed: list[str] = []  # what went to standard output, for the witness
+        self.said_more = False  # whether standard error got anything
         self.color = color and sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not json_mode
 
     def style(self, text: str, *styles: str) -> str:
@@ -35,22 +37,30 @@ class Output:
         """Print a line for people."""
         if self.quiet:
             return
-        stream = sys.stderr if self.json_mode else sys.stdout
-        print(_printable(text), file=stream, flush=True)
+        if self.json_mode:
+            self.said_more = True
+            print(_printable(text), file=sys.stderr, flush=True)
+        else:
+            self.printed.append(f"{_printable(text)}\n")
+            print(_printable(text), flush=True)
 
     def note(self, text: str) -> None:
         """Print a line that is not the answer."""
+        self.said_more = True
         if not self.quiet:
             print(_printable(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str, help: str | None = None) -> None:
+        self.said_more = True
         print(_printable(f"warning: {text}"), file=sys.stderr, flush=True)
         if help:
             print(_printable(f"help: {help}"), file=sys.stderr, flush=True)
 
     def json(self, document: Any) -> None:
         """Print the answer for programs."""
-        print(json.dumps(document, indent=2, default=str), flush=True)
+        text = json.dumps(document, indent=2, default=str)
+        self.printed.append(f"{text}\n")
+        print(text, flush=True)
 
     def error(self, error: PipeError) -> None:
         findings = error.findings()

@@ -37,4 +37,6 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
                 out.line(f"             {text}")
         if not result.stages:
             out.line("no stages")
+    if result.fresh and not out.said_more:
+        workspace.leave_witness(arguments.args, "".join(out.printed))
     return 1 if arguments.check and not result.fresh else 0

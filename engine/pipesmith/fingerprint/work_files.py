@@ -224,6 +224,11 @@ class WorkFiles:
             if not stat.S_ISREG(info.st_mode):
                 raise FileNotFoundError(path)
 
+    @property
+    def has_nested(self) -> bool:
+        self.listed()
+        return bool(self._nested) or any(row.mode == _GITLINK for row in self._own.values())
+
     def seen_stamp(self, path: str) -> Stamp | None:
         """Return the stamp under which a file's id was found, None for what is no file or was not asked for."""
         owner, inner = self._owner(path)

@@ -105,6 +105,11 @@ class WorkTree:
                 )
         return found
 
+    @property
+    def has_nested(self) -> bool:
+        """Whether submodules or nested repositories lie in the workspace."""
+        return self._files.has_nested
+
     def seen_stamp(self, path: str) -> Stamp | None:
         """Return the stamp under which a file's id was found, None for what is no file or was not asked for."""
         return self._files.seen_stamp(path)

@@ -170,7 +170,9 @@ class _Build:
 
     def _up_to_date(self, session: Session, verdicts: Mapping[str, Verdict]) -> BuildResult:
         self._write_lock(session, self._lock_writer(session))
+        session.tree.flush()
         session.stat_cache.flush()
+        self.workspace.all_fresh = (session, tuple(session.pipeline.stages[name] for name in verdicts))
         return BuildResult(
             run=None,
             status="up-to-date",

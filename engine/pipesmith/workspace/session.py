@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Session:
     def __init__(self, workspace: Workspace, overrides: Mapping[str, str]) -> None:
         self.workspace = workspace
         self.overrides = overrides
+        self.began_ns = time.time_ns()  # what is newer may not be what was seen
         self._text = ""
 
     @cached_property

@@ -59,7 +59,10 @@ def status(
                 states.append(_state(verdict))
     session.tree.flush()
     session.stat_cache.flush()
-    return StatusResult(stages=tuple(states))
+    result = StatusResult(stages=tuple(states))
+    if result.fresh:
+        workspace.all_fresh = (session, tuple(pipeline.stages[name] for name in looked_at))
+    return result
 
 
 def _state(verdict: Verdict) -> StageState:

@@ -1,0 +1,54 @@
+"""The files that decide what git lists and how it filters, besides the listed files themselves."""
+
+from __future__ import annotations
+
+import os
+
+from pipesmith.git.repository import Repository
+
+__all__ = ["files_that_decide", "ignored_folders"]
+
+
+def files_that_decide(repo: Repository, root: str) -> list[str]:
+    """Return absolute paths, of files that are there or that could appear: index, ignore, attributes and configuration files.
+
+    root: a folder of the work tree; those above it count, those below are found by whoever looks there.
+    """
+    home = os.path.expanduser("~")
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    found = {
+        os.path.join(repo.git_dir, "index"),
+        os.path.join(repo.git_dir, "config.worktree"),
+        os.path.join(repo.common_dir, "config"),
+        os.path.join(repo.common_dir, "info", "exclude"),
+        os.path.join(repo.common_dir, "info", "attributes"),
+        os.path.join(repo.git_dir, "info", "sparse-checkout"),
+        os.path.join(home, ".gitconfig"),
+        "/etc/gitconfig",
+        "/etc/gitattributes",
+        *(os.path.join(config, "git", name) for name in ("config", "ignore", "attributes")),
+    }
+    listing = os.fsdecode(repo.run("config", "--list", "--show-origin", "-z", cwd=root)).split("\0")
+    for origin, entry in zip(listing[::2], listing[1::2], strict=False):
+        if origin.startswith("file:"):
+            found.add(os.path.join(root, origin.removeprefix("file:")))
+        key, _, value = entry.partition("\n")
+        if key in ("core.excludesfile", "core.attributesfile"):
+            found.add(os.path.join(root, os.path.expanduser(value)))
+        if key.startswith("includeif.") or key == "include.path":
+            found.add(os.path.join(repo.git_dir, "HEAD"))
+    folder = root
+    while True:
+        found |= {os.path.join(folder, name) for name in (".gitignore", ".gitattributes")}
+        if folder == repo.top or os.path.dirname(folder) == folder:
+            break
+        folder = os.path.dirname(folder)
+    return sorted(found)
+
+
+def ignored_folders(repo: Repository, root: str, folder: str) -> set[str]:
+    """Return absolute paths of the folders below `folder` that git ignores as a whole."""
+    output = repo.run(
+        "ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory", "--", os.path.relpath(folder, root), cwd=root
+    )
+    return {os.path.join(root, path.rstrip("/")) for path in os.fsdecode(output).split("\0") if path.endswith("/")}
