@@ -23,10 +23,10 @@ typedef struct { unsigned gpu, memory; } rates_t;
 int nvmlInit_v2(void) { return 0; }
 int nvmlShutdown(void) { return 0; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (void *)(unsigned long)(index + 1); return 0; }
-int nvmlDeviceGetUUID(void *h, char *text, unsigned size) { snprintf(text, size, "GPU-%lu", (unsigned long)h - 1); return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **h) { *h = (void *)(unsigned long)(index + 1); return 0; }
+int nvmlDeviceGetUUID(void *h, char *text, unsigned n) { snprintf(text, n, "GPU-%lu", (unsigned long)h - 1); return 0; }
 int nvmlDeviceGetName(void *h, char *text, unsigned size) { snprintf(text, size, "Test GPU"); return 0; }
-int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) { m->total = 80ULL << 30; m->used = 1ULL << 30; m->free = 0; return 0; }
+int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) { m->total = 80ULL << 30; m->used = 1ULL << 30; return 0; }
 int nvmlDeviceGetUtilizationRates(void *h, rates_t *r) { r->gpu = 37; r->memory = 5; return 0; }
 """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +52,7 @@ def masked(secrets: list[str], *pieces: bytes) -> bytes:
     return b"".join(masker.feed(piece) for piece in pieces) + masker.end()
 
 
-# -- secrets ---------------------------------------------------------------------------------------------------------------
+# -- secrets -----------------------------------------------------------------------------------------------
 
 
 def test_secret_in_one_piece() -> None:
@@ -74,7 +76,7 @@ def test_pieces_do_not_matter(secrets: list[str], text: str, cuts: list[int]) ->
     """Law: however a text is cut, what comes out holds no secret, and is what comes out of it whole."""
     data = text.encode()
     points = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
-    pieces = [data[low:high] for low, high in zip(points, points[1:], strict=False)]
+    pieces = [data[low:high] for low, high in itertools.pairwise(points)]
     shown = masked(secrets, *pieces)
     assert shown == masked(secrets, data)
     assert not any(secret.encode() in shown for secret in secrets)
@@ -125,7 +127,7 @@ def test_secrets_are_not_left_on_the_disk(box: Box) -> None:
             assert b"s3cr3t" not in Path(folder, name).read_bytes()
 
 
-# -- lines -----------------------------------------------------------------------------------------------------------------
+# -- lines -------------------------------------------------------------------------------------------------
 
 
 def test_lines_of_both_streams(box: Box) -> None:
@@ -164,11 +166,12 @@ def test_windows_line_ends(recorded: Callable[..., Recorded], pieces: list[bytes
     assert made.texts() == ["a", "b"]
 
 
-def test_progress_is_shown_now_and_then_and_its_end_always(recorded: Callable[..., Recorded]) -> None:
+@pytest.mark.parametrize("form", [b"%4.1f%%\r", b"\r%4.1f%%"])
+def test_progress_is_shown_now_and_then_and_its_end_always(recorded: Callable[..., Recorded], form: bytes) -> None:
     """A thousand updates in no time: the first and the last are lines, and few between."""
     made = recorded()
     for percent in range(1001):
-        made.output.feed("stderr", b"\r%4.1f%%" % (percent / 10) if percent % 2 else b"%4.1f%%\r" % (percent / 10))
+        made.output.feed("stderr", form % (percent / 10))
     made.output.feed("stderr", b"\ndone\n")
     tail = made.output.end()
     assert made.texts()[-2:] == ["100.0%", "done"]
@@ -282,10 +285,8 @@ def test_foreign_process_with_the_pipe_does_not_block_the_end(box: Box, tmp_path
 
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
-    code = f"import socket; s = socket.socket(1); s.connect({path!r}); socket.send_fds(s, [b'x'], [1]); s.recv(1); print('done')"
-    import sys
-
-    result = box.run([sys.executable, "-c", code])
+    code = f"import socket; s = socket.socket(1); s.connect({path!r}); socket.send_fds(s, [b'x'], [1]); s.recv(1)"
+    result = box.run([sys.executable, "-c", f"{code}; print('done')"])
     thread.join()
     server.close()
     for fd in held:

@@ -47,7 +47,7 @@ def test_git_folder_is_not_there(private_box: Box) -> None:
 
 
 def test_hidden_folder_outside_the_workspace_is_empty(private_box: Box) -> None:
-    """The git folder of a monorepo or linked worktree lies outside the workspace: it appears empty, and stays as it is."""
+    """The git folder of a monorepo or linked worktree lies outside the workspace: it appears empty, and stays so."""
     git = private_box.folder / "home" / "outer.git"
     git.mkdir()
     (git / "HEAD").write_text("x")
@@ -161,7 +161,7 @@ UNDO = [
     "unshare -Urm sh -c 'umount -l {ws}; echo x > {ws}/data/a.csv; echo x > {ws}/other.txt'",
     "unshare -Urm sh -c 'mount -o remount,rw,bind {ws}/data && echo x > {ws}/data/a.csv'",
     "unshare -Urm sh -c 'mkdir -p $TMPDIR/m; mount --bind {parent} $TMPDIR/m; echo x > $TMPDIR/m/project/other.txt'",
-    "unshare -Urm sh -c 'mkdir -p $TMPDIR/m; mount --rbind {parent} $TMPDIR/m; umount $TMPDIR/m/project; echo x > $TMPDIR/m/project/other.txt'",
+    "unshare -Urm sh -c 'cd $TMPDIR; mkdir m; mount --rbind {parent} m; umount m/project; echo x > m/project/other.txt'",
     "for p in /proc/[0-9]*; do echo x > $p/root{ws}/other.txt; echo x > $p/cwd/other.txt; done",
     "for p in /proc/[0-9]*/fd/*; do echo x > $p/other.txt; echo x > $p/../other.txt; done",
     "chroot / sh -c 'echo x > {ws}/data/a.csv'",
@@ -188,7 +188,7 @@ def test_root_can_not_open_by_handle(private_box: Box) -> None:
     code = f"""
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
-handle = ctypes.create_string_buffer(b"\\x08\\0\\0\\0\\x01\\0\\0\\0" + ({other.stat().st_ino}).to_bytes(4, "little") + bytes(200))
+handle = ctypes.create_string_buffer(b"\\x08\\0\\0\\0\\x01\\0\\0\\0" + ({other.stat().st_ino}).to_bytes(4, "little") + bytes(99))
 mount = os.open("/", os.O_RDONLY)
 fd = libc.open_by_handle_at(mount, handle, os.O_RDWR)
 print(fd, os.strerror(ctypes.get_errno()))
@@ -442,7 +442,7 @@ def test_mounts_do_not_reach_the_machine(private_box: Box) -> None:
 def test_other_processes_are_not_seen(private_box: Box) -> None:
     if not private_box.executor.probe().pid:
         pytest.skip("no pid namespace here")
-    private_box.run("ls -d /proc/[0-9]* | wc -l; kill -0 %d; echo $?" % os.getpid())
+    private_box.run(f"ls -d /proc/[0-9]* | wc -l; kill -0 {os.getpid()}; echo $?")
     count, code = private_box.text()
     assert int(count) < 8
     assert code != "0"

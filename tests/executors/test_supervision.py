@@ -86,7 +86,7 @@ def test_command_that_can_not_be_executed(box: Box, argv: list[str], said: str) 
 def test_background_child_neither_blocks_nor_lives_on(
     box: Box, sandboxed: bool, word: str, eventually: Eventually
 ) -> None:
-    """A child that keeps the pipes open, one in a session of its own, and a daemon: all gone when the result is there."""
+    """A child that keeps the pipes open, one in a session of its own, and a daemon: all gone with the result."""
     started = time.monotonic()
     result = box.run(
         f"sleep {word} & setsid sleep {word} & (setsid sh -c 'sleep {word} & sleep {word}' &) ; sleep 0.1; echo done",
@@ -222,7 +222,7 @@ def supervisor_pids() -> list[int]:
 
 @both
 def test_death_of_the_supervisor_is_told(box: Box, sandboxed: bool, word: str, eventually: Eventually) -> None:
-    """Somebody kills it: the job ends with a problem, no process of it lives on, and the next job gets a new supervisor."""
+    """Somebody kills it: the job ends with a problem, no process of it lives on, the next job gets a new one."""
     attempt = box.executor.submit(box.job(f"setsid sleep {word} & sleep {word}", sandboxed=sandboxed), box.note)
     assert eventually(lambda: len(running(word)) >= 2)
     os.kill(supervisor_pids()[0], signal.SIGKILL)
@@ -240,7 +240,8 @@ from pipesmith.executors.local import LocalExecutor
 mode, folder, word, sandboxed = sys.argv[1:5]
 executor = LocalExecutor(os.path.join(folder, ".git", "pipe"), mode)
 os.makedirs(os.path.join(folder, ".git/pipe/tmp/s"))
-command = f"sleep {word} & setsid sleep {word} & (setsid sh -c 'trap \\"\\" TERM HUP; sleep {word} & sleep {word}' &) ; sleep {word}"
+daemon = f"setsid sh -c 'trap \\"\\" TERM HUP; sleep {word} & sleep {word}'"
+command = f"sleep {word} & setsid sleep {word} & ({daemon} &) ; sleep {word}"
 job = Job(run="r", stage="s", argv=("/bin/sh", "-c", command), cwd=".", env=dict(os.environ),
           layout=Layout(workspace=folder), scratch=os.path.join(folder, ".git/pipe/tmp/s"), log_path=sys.argv[5],
           tmpdir="/tmp", sandboxed=sandboxed == "True")
@@ -271,7 +272,7 @@ def test_kill_9_of_pipe_leaves_nothing(
     )
     try:
         assert parent.stdout is not None and parent.stdout.readline() == b"begun\n"
-        assert eventually(lambda: len([pid for pid in running(f"sleep\0{word}")]) >= 5)
+        assert eventually(lambda: len(running(f"sleep\0{word}")) >= 5)
     finally:
         parent.kill()
         parent.wait()
@@ -310,7 +311,8 @@ from pipesmith.executors.base import Job, Layout, Mount
 from pipesmith.executors.local import LocalExecutor
 import os
 os.makedirs({str(box.pipe_dir / "tmp/s")!r})
-layout = Layout(workspace={str(box.workspace)!r}, mounts=(Mount(origin={str(box.workspace / "src/a")!r}, path="src/a"),))
+mount = Mount(origin={str(box.workspace / "src/a")!r}, path="src/a")
+layout = Layout(workspace={str(box.workspace)!r}, mounts=(mount,))
 job = Job(run="r", stage="s", argv=("/bin/sh",), cwd=".", env=dict(os.environ), layout=layout,
           scratch={str(box.pipe_dir / "tmp/s")!r}, log_path="", tmpdir="/tmp")
 executor = LocalExecutor({str(box.pipe_dir)!r}, {box.mode!r})

@@ -369,7 +369,7 @@ run = "true"
 a = "pipeline.toml"
 b = "./pipe.lock"
 c = ".git"
-d = ".git/hooks/x"
+d = "sub/.git/hooks/x"
 e = "."
 f = "x/.."
 """,
@@ -380,7 +380,7 @@ pipeline.toml:5: stage.a.outputs.b: `pipe.lock` can't be an output
 help: write into a file or folder of its own
 pipeline.toml:6: stage.a.outputs.c: `.git` can't be an output
 help: write into a file or folder of its own
-pipeline.toml:7: stage.a.outputs.d: `.git/hooks/x` can't be an output
+pipeline.toml:7: stage.a.outputs.d: `sub/.git/hooks/x` can't be an output
 help: write into a file or folder of its own
 pipeline.toml:8: stage.a.outputs.e: the workspace itself can't be an output
 help: write into a file or folder of its own

@@ -298,3 +298,10 @@ def test_the_reader_asks_only_for_files_that_are_named(read: Callable[..., Pipel
     files = SimpleNamespace(get=lambda path: asked.append(path) or b"")
     read('[pipeline]\nparams-files = ["./p.toml"]\n[environment.e]\nrequirements = "r.txt"\n', files=files)
     assert asked == ["p.toml", "r.txt"]
+
+
+def test_requires_is_held_against_this_version(faults: Callable[..., str]) -> None:
+    from pipesmith import __version__
+
+    said = faults('[pipeline]\nrequires = ">=99"\n')
+    assert f"requires pipesmith >=99, this is {__version__}" in said

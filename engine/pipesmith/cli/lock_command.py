@@ -17,11 +17,13 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.resolving import resolve_lock
 
-    dropped = resolve_lock(Workspace.open("."))
+    resolved = resolve_lock(Workspace.open("."))
     if out.json_mode:
-        out.json({"dropped": dropped})
+        out.json({"dropped": list(resolved.dropped), "pins": list(resolved.pins)})
     else:
-        for name in dropped:
+        for name in resolved.dropped:
             out.line(f"dropped {name}: the two sides disagree")
+        for name in resolved.pins:
+            out.line(f"{name}: the two sides disagree, ours was taken")
         out.line("pipe.lock is mended; `pipe build` makes what is stale")
     return 0

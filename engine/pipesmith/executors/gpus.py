@@ -1,7 +1,8 @@
-"""GPUs of this machine, given out to one job at a time by locks that every pipe on the machine shares, whoever started it.
+"""GPUs of this machine, given out by locks that every pipe on the machine shares, whoever started it.
 
-A GPU is cut into 64 shares of its memory; a share is one byte of a lock file of the GPU's own. A job that asks for a whole GPU
-takes all, one that says how much memory it needs takes as many as that is. The kernel frees what a dead process held.
+A GPU is cut into 64 shares of its memory; a share is one byte of a lock file of the GPU's own. A job that asks for a
+whole GPU takes all, one that says how much memory it needs takes as many as that is. The kernel frees what a dead
+process held.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class GpuPool:
 
 
 def _allowed(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES names, by index or by the beginning of an id; the empty text names none.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, by index or the beginning of an id; the empty text names none.
     As for CUDA, the list ends at a name that is none."""
     if visible is None:
         return list(gpus)
@@ -141,7 +142,7 @@ def _shared_folder() -> str:
 
 
 def _open_shared(path: str) -> int:
-    """Open a lock file that any user may lock. First without O_CREAT, which is refused for others' files in /tmp."""
+    """Open a lock file that any user may lock; first without O_CREAT, which is refused for others' files in /tmp."""
     try:
         try:
             return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -16,7 +16,7 @@ _NAME_BYTES = 96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """id: as CUDA_VISIBLE_DEVICES names it (its UUID, or its number where no driver counts). memory_bytes: 0 where unknown."""
+    """id: as CUDA_VISIBLE_DEVICES names it (UUID, or number where no driver counts). memory_bytes: 0 where unknown."""
 
     id: str
     index: int

@@ -1,35 +1,37 @@
-"""Writes pipe.lock: sorted, one entry a line, the same bytes for the same content. Format: docs/formats/pipe-lock.md."""
+"""Writes pipe.lock: sorted, one entry a line, the same bytes for the same content.
+
+Format: docs/formats/pipe-lock.md.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pipesmith.digest import Digest
+from pipesmith.lockfile.escapes import NULL, escape
 from pipesmith.lockfile.model import LOCK_VERSION, DatasetPin, EnvironmentPin, LockedDep, LockedOut, Lockfile, StageLock
 
 __all__ = ["HEADER", "render"]
 
 HEADER = "# Written by pipe; kept in git. A conflict in it: `pipe lock resolve`.\n"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+_SPECIAL = re.compile(r"""[\x00-\x1f\x7f"\\]""")
 _PLAIN_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
 def _string(text: str) -> str:
     if text.isalnum() and text.isascii():
         return f'"{text}"'
-    out = []
-    for char in text:
-        code = ord(char)
-        if char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif code < 32 or code == 127:
-            out.append(f"\\u{code:04x}")
-        elif 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8: a private code point
-            out.append(chr(0xF700 + code - 0xDC00))
-        else:
-            out.append(char)
-    return f'"{"".join(out)}"'
+    if not text.isascii():
+        text = escape(text)
+    return f'"{_SPECIAL.sub(_escaped, text)}"'
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match[0]
+    return _ESCAPES.get(char) or f"\\u{ord(char):04x}"
 
 
 def _key(text: str) -> str:
@@ -50,6 +52,8 @@ def _value(value: Any) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_value(entry) for entry in value)}]"
+    if value is None:
+        return f'"{NULL}"'
     return value.isoformat() if hasattr(value, "isoformat") else _string(str(value))
 
 
@@ -89,7 +93,7 @@ def _lines(key: str, lines: list[str]) -> str:
 
 
 def _table(key: str, value: Mapping[str, Any]) -> str:
-    """A table as an array of one-line pairs would not be TOML's way: dotted keys, one a line."""
+    """Dotted keys, one a line."""
     return "".join(f"{key}.{_key(name)} = {_value(value[name])}\n" for name in sorted(value))
 
 
@@ -105,8 +109,8 @@ def _stage(name: str, entry: StageLock) -> str:
         out.append(f"environment = {_string(entry.environment)}\n")
     source = [f'  {{ path = {_string(path)}, git = "{entry.source[path]}" }},\n' for path in sorted(entry.source)]
     out.append(_lines("source", source))
-    out.append(_lines("deps", [_dep(dep) for dep in sorted(entry.deps, key=lambda dep: dep.name)]))
-    out.append(_lines("outs", [_out(o) for o in sorted(entry.outs, key=lambda o: o.name)]))
+    out.append(_lines("deps", [_dep(dep) for dep in sorted(entry.deps, key=lambda dep: (dep.name, dep.path))]))
+    out.append(_lines("outs", [_out(o) for o in sorted(entry.outs, key=lambda o: (o.name, o.path))]))
     out.append(_table("params", entry.params))
     out.append(_table("env", entry.env))
     out.append(_table("hash-paths", entry.hash_paths))
@@ -132,9 +136,8 @@ def _dataset(name: str, pin: DatasetPin) -> str:
     out += [f"{part}\n" for part in _digest(pin.digest)]
     lines = []
     for each in sorted(pin.objects, key=lambda each: each.name):
-        lines.append(
-            f"  {{ name = {_string(each.name)}, size = {each.size}, version = {_string(each.version)}, hash = {_string(each.hash)} }},\n"
-        )
+        head = f"name = {_string(each.name)}, size = {each.size}"
+        lines.append(f"  {{ {head}, version = {_string(each.version)}, hash = {_string(each.hash)} }},\n")
     out.append(_lines("objects", lines))
     return "".join(out)
 

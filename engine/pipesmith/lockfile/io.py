@@ -12,7 +12,10 @@ __all__ = ["write"]
 
 
 def write(path: str, lockfile: Lockfile) -> str:
-    """Write a lockfile and return its text. Equal bytes are not written again; a link stays a link; the mode stays. Raises OSError."""
+    """Write a lockfile and return its text. Raises OSError.
+
+    Equal bytes are not written again; a link stays a link; the mode stays.
+    """
     text = render(lockfile)
     data = text.encode()
     real = os.path.realpath(path)

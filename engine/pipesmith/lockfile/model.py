@@ -8,15 +8,28 @@ from typing import Any
 
 from pipesmith.digest import Digest
 
-__all__ = ["LOCK_VERSION", "Accepted", "DatasetPin", "EnvironmentPin", "LockedDep", "LockedOut", "Lockfile", "PinnedObject", "StageLock"]
+__all__ = [
+    "LOCK_VERSION",
+    "Accepted",
+    "DatasetPin",
+    "EnvironmentPin",
+    "LockedDep",
+    "LockedOut",
+    "Lockfile",
+    "PinnedObject",
+    "StageLock",
+]
 
 LOCK_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedDep:
-    """An input as the last good build saw it. path: where it lies in the workspace. at: where the stage saw it, if elsewhere.
-    git: git's id of it (or of the part git holds), or None."""
+    """An input as the last good build saw it.
+
+    path: where it lies in the workspace. at: where the stage saw it, if elsewhere. git: git's id of it (or of the part
+    git holds), or None.
+    """
 
     name: str
     path: str
@@ -46,7 +59,6 @@ class Accepted:
 class StageLock:
     """What the last good build of a stage saw and made.
 
-    items: of its fingerprint, as (kind, item) to value, without `input` and `source` items, which are in deps and source.
     fingerprint: hex action key. run: the command as written in the fingerprint.
     """
 
@@ -67,7 +79,10 @@ class StageLock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentPin:
-    """definition: digest of the table and the files it names. resolved: lines `name==version ; marker` with hashes, sorted."""
+    """definition: digest of the table and the files it names.
+
+    resolved: lines `name==version ; marker` with hashes, sorted.
+    """
 
     definition: str
     python: str

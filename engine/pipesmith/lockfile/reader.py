@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import marshal
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from pipesmith.digest import Digest
+from pipesmith.digest import ALGORITHMS, Digest
 from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.lockfile.escapes import ESCAPE, unescape_all
 from pipesmith.lockfile.model import (
     LOCK_VERSION,
     Accepted,
@@ -41,8 +42,52 @@ def has_markers(text: str) -> bool:
 
 
 def parse(text: str, *, file: str = "pipe.lock", cache: Memory | None = None) -> Lockfile:
-    """Return the lockfile of a text. Raises UserError where it has conflict markers, is of a later version or no lockfile at all."""
-    return _lockfile(_document(text, file, cache), file)
+    """Return the lockfile of a text.
+
+    Raises UserError where it has conflict markers, is of a later version, or is no lockfile at all.
+    """
+    document = _document(text, file, cache)
+    version = document.get("version")
+    if type(version) is int and version > LOCK_VERSION:
+        raise UserError(
+            f"{file} is of version {version}, this pipesmith reads version {LOCK_VERSION}", "update pipesmith"
+        )
+    if version != LOCK_VERSION:
+        raise _unreadable(text, file, "version", f"no `version = {LOCK_VERSION}`")
+    if ESCAPE in text:
+        document = unescape_all(document)
+    return Lockfile(
+        stages=_tables(text, file, document, "stage", _stage),
+        environments=_tables(text, file, document, "environment", _environment),
+        datasets=_tables(text, file, document, "dataset", _dataset),
+    )
+
+
+_Entry = TypeVar("_Entry")
+
+
+def _tables(
+    text: str, file: str, document: Mapping[str, Any], kind: str, read: Callable[[Mapping[str, Any]], _Entry]
+) -> dict[str, _Entry]:
+    """Return name to entry of all tables of a kind. Raises ConfigError for the first that is none."""
+    found: dict[str, _Entry] = {}
+    name = ""
+    try:
+        for name, entry in document.get(kind, {}).items():
+            found[name] = read(entry)
+    except KeyError as error:
+        raise _unreadable(text, file, f"{kind}.{name}", f"{error} is missing") from None
+    except (TypeError, AttributeError, ValueError) as error:
+        raise _unreadable(text, file, f"{kind}.{name}", str(error)) from None
+    return found
+
+
+def _unreadable(text: str, file: str, key: str, what: str) -> ConfigError:
+    kind, _, name = key.partition(".")
+    header = re.search(rf'^\[{kind}\.["\']?{re.escape(name)}["\']?\]', text, re.MULTILINE) if name else None
+    line = text.count("\n", 0, header.start()) + 1 if header else 1
+    help = f"restore it with `git checkout {file}`, or remove it and build"
+    return ConfigError([Finding(file=file, line=line, key=key, text=f"not a lockfile's: {what}", help=help)])
 
 
 def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
@@ -89,72 +134,77 @@ def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
     return document
 
 
-def _lockfile(document: Mapping[str, Any], file: str) -> Lockfile:
-    version = document.get("version")
-    if isinstance(version, int) and version > LOCK_VERSION:
-        raise UserError(
-            f"{file} is of version {version}, this pipesmith reads version {LOCK_VERSION}", "update pipesmith"
-        )
-    try:
-        if version != LOCK_VERSION:
-            raise KeyError("version")
-        return Lockfile(
-            stages={name: _stage(entry) for name, entry in document.get("stage", {}).items()},
-            environments={name: _environment(entry) for name, entry in document.get("environment", {}).items()},
-            datasets={name: _dataset(entry) for name, entry in document.get("dataset", {}).items()},
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{file} is not a lockfile that can be read (at {error})",
-            f"restore it with `git checkout {file}`, or remove it and build",
-        ) from None
+def _string(entry: Mapping[str, Any], key: str) -> str:
+    value = entry[key]
+    if type(value) is not str:
+        raise TypeError(f"`{key}` is no text")
+    return value
 
 
-def _text(value: str) -> str:
-    """Return a text with private code points as the bytes that they stand for."""
-    if value.isascii():
-        return value
-    return "".join(chr(ord(c) - 0xF700 + 0xDC00) if 0xF780 <= ord(c) <= 0xF7FF else c for c in value)
+def _number(entry: Mapping[str, Any], key: str) -> int:
+    value = entry[key]
+    if type(value) is not int:
+        raise TypeError(f"`{key}` is no whole number")
+    return value
 
 
 def _digest(entry: Mapping[str, Any]) -> Digest:
-    return Digest(entry["hash"], entry[entry["hash"]], entry["size"], entry.get("nfiles"))
+    algorithm = _string(entry, "hash")
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"`{algorithm}` is no hash algorithm known here")
+    hex = _string(entry, algorithm)
+    if not hex.removesuffix(".dir").removesuffix(".link").isalnum():
+        raise ValueError(f"`{hex}` is no hash")
+    return Digest(algorithm, hex, _number(entry, "size"), _number(entry, "nfiles") if "nfiles" in entry else None)
 
 
 def _stage(entry: Mapping[str, Any]) -> StageLock:
     run = entry.get("run")
     accepted = entry.get("accepted")
     return StageLock(
-        fingerprint=entry["fingerprint"],
+        fingerprint=_string(entry, "fingerprint"),
         run=tuple(run) if isinstance(run, list) else run,
-        cwd=_text(entry.get("cwd", ".")),
+        cwd=entry.get("cwd", "."),
         kind=entry.get("kind", "command"),
-        source={_text(each["path"]): each["git"] for each in entry.get("source", ())},
-        deps=tuple(
-            LockedDep(name=_text(each["name"]), path=_text(each["path"]), digest=_digest(each), git=each.get("git"), at=_text(each.get("at", "")))
-            for each in entry.get("deps", ())
-        ),
+        source={_string(each, "path"): _string(each, "git") for each in entry.get("source", ())},
+        deps=tuple(_dep(each) for each in entry.get("deps", ())),
         params=dict(entry.get("params", {})),
         env=dict(entry.get("env", {})),
         environment=entry.get("environment"),
-        hash_paths={_text(path): identity for path, identity in entry.get("hash-paths", {}).items()},
-        outs=tuple(
-            LockedOut(
-                name=_text(each["name"]), path=_text(each["path"]), digest=_digest(each), cache=each.get("cache", True)
-            )
-            for each in entry.get("outs", ())
-        ),
+        hash_paths=dict(entry.get("hash-paths", {})),
+        outs=tuple(_out(each) for each in entry.get("outs", ())),
         metrics={name: float(number) for name, number in entry.get("metrics", {}).items()},
-        accepted=Accepted(fingerprint=accepted["fingerprint"], reason=accepted["reason"], by=accepted["by"])
-        if accepted
-        else None,
+        accepted=_accepted(accepted) if accepted else None,
     )
+
+
+def _dep(entry: Mapping[str, Any]) -> LockedDep:
+    return LockedDep(
+        name=_string(entry, "name"),
+        path=_string(entry, "path"),
+        digest=_digest(entry),
+        git=entry.get("git"),
+        at=entry.get("at", ""),
+    )
+
+
+def _out(entry: Mapping[str, Any]) -> LockedOut:
+    return LockedOut(
+        name=_string(entry, "name"),
+        path=_string(entry, "path"),
+        digest=_digest(entry),
+        cache=entry.get("cache", True),
+    )
+
+
+def _accepted(entry: Mapping[str, Any]) -> Accepted:
+    return Accepted(fingerprint=_string(entry, "fingerprint"), reason=_string(entry, "reason"), by=_string(entry, "by"))
 
 
 def _environment(entry: Mapping[str, Any]) -> EnvironmentPin:
     return EnvironmentPin(
-        definition=entry["definition"],
-        python=entry["python"],
+        definition=_string(entry, "definition"),
+        python=_string(entry, "python"),
         resolved=tuple(entry.get("resolved", ())),
         image=entry.get("image"),
     )
@@ -162,10 +212,16 @@ def _environment(entry: Mapping[str, Any]) -> EnvironmentPin:
 
 def _dataset(entry: Mapping[str, Any]) -> DatasetPin:
     return DatasetPin(
-        definition=entry["definition"],
+        definition=_string(entry, "definition"),
         digest=_digest(entry),
-        objects=tuple(
-            PinnedObject(name=_text(each["name"]), size=each["size"], version=each["version"], hash=each["hash"])
-            for each in entry.get("objects", ())
-        ),
+        objects=tuple(_object(each) for each in entry.get("objects", ())),
+    )
+
+
+def _object(entry: Mapping[str, Any]) -> PinnedObject:
+    return PinnedObject(
+        name=_string(entry, "name"),
+        size=_number(entry, "size"),
+        version=_string(entry, "version"),
+        hash=_string(entry, "hash"),
     )

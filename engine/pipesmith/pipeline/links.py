@@ -135,7 +135,7 @@ class _Linker:
     def _inputs(self, draft: Draft) -> dict[str, Input]:
         inputs: dict[str, Input] = {}
         for name, given in draft.inputs.items():
-            if given.path is not None and (given.path in (".", ".git") or given.path.startswith(".git/")):
+            if given.path is not None and (given.path == "." or ".git" in given.path.split("/")):
                 self.faults.add((*given.where, "path"), f"an input can't be at `{given.path}`", "set another `path`")
                 continue
             found = self._input(draft, name, given)
@@ -198,7 +198,7 @@ class _Linker:
         if path == ".":
             self.faults.add(given.where, "the workspace itself can't be an input", 'write `source = "."`')
             return None
-        if path in ("pipeline.toml", "pipe.lock", ".git") or path.startswith(".git/"):
+        if path in ("pipeline.toml", "pipe.lock") or ".git" in path.split("/"):
             self.faults.add(given.where, f"`{path}` can't be an input")
             return None
         self._check_moved(draft, given, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -152,10 +153,8 @@ def _check_own_files(
 def _check_requires(requires: object, version: str | None, faults: Faults) -> None:
     if not isinstance(requires, str):
         return
-    if version is None:
-        from pipesmith import __version__
-
-        version = str(__version__)
+    if version is None:  # the package is not imported from here: it knows the floors above
+        version = str(sys.modules["pipesmith"].__version__)
     for part in requires.split(","):
         match = re.fullmatch(r"\s*(>=|>|==|<=|<|~=|!=)\s*(\d+(?:\.\d+)*)\s*", part)
         if match is None:

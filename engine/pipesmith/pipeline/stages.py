@@ -313,7 +313,7 @@ class _Reader:
             to = self.texts.delivery(to, (*where, "to"))
         if path is None:
             return None
-        if path == "." or path in _NO_OUTPUT or path.startswith(".git/"):
+        if path == "." or path in _NO_OUTPUT or ".git" in path.split("/"):
             what = "the workspace itself" if path == "." else f"`{path}`"
             self.faults.add(where, f"{what} can't be an output", "write into a file or folder of its own")
             return None

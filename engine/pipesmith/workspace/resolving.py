@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipesmith.errors import UserError
 from pipesmith.lockfile import io
+from pipesmith.lockfile.merge import Merged, merge, resolve_markers
 from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import has_markers, parse
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["resolve_lock"]
-
-_BLOCK = re.compile(
-    r"^<{7}[^\n]*\n(?P<ours>.*?)(?:^\|{7}[^\n]*\n.*?)?^={7}\n(?P<theirs>.*?)^>{7}[^\n]*\n?", re.MULTILINE | re.DOTALL
-)
+__all__ = ["Resolved", "resolve_lock"]
 
 
-def resolve_lock(workspace: Workspace) -> list[str]:
-    """Mend the lockfile and return the stages that were dropped. Pins that disagree: ours. Raises UserError where a side can't be read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """dropped: stages that the sides disagree on. pins: `environment.NAME` or `dataset.NAME` that are ours now."""
+
+    dropped: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
+
+
+def resolve_lock(workspace: Workspace) -> Resolved:
+    """Mend the lockfile, where it has conflict markers. Raises UserError where a side can't be read.
+
+    While git still has the three versions of a merge, those are merged: the text between the markers may be a mixture.
+    """
     text = workspace.session().lock_text or ""
     if not has_markers(text):
-        return []
-    ours = parse(_BLOCK.sub(lambda match: match["ours"], text))
-    theirs = parse(_BLOCK.sub(lambda match: match["theirs"], text))
-    stages = {}
-    dropped = []
-    for name in sorted(ours.stages.keys() | theirs.stages.keys()):
-        mine, other = ours.stages.get(name), theirs.stages.get(name)
-        if mine is not None and other is not None and mine != other:
-            dropped.append(name)
-        else:
-            entry = mine or other
-            assert entry is not None
-            stages[name] = entry
-    merged = Lockfile(
-        stages=stages,
-        environments={**theirs.environments, **ours.environments},
-        datasets={**theirs.datasets, **ours.datasets},
-    )
+        return Resolved()
+    merged = _from_index(workspace) or resolve_markers(text)
     with workspace.guard():
-        io.write(workspace.lock_path, replace(merged))
-    return dropped
+        io.write(workspace.lock_path, merged.lockfile)
+    return Resolved(dropped=merged.dropped, pins=merged.pins)
+
+
+def _from_index(workspace: Workspace) -> Merged | None:
+    """Return the merge of the versions in git's index, None where it has no two sides that are lockfiles."""
+    base, ours, theirs = (_staged(workspace, stage) for stage in (1, 2, 3))
+    return merge(ours, theirs, base) if ours is not None and theirs is not None else None
+
+
+def _staged(workspace: Workspace, stage: int) -> Lockfile | None:
+    done = workspace.repo.process("cat-file", "blob", f":{stage}:./pipe.lock", cwd=workspace.root)
+    if done.returncode != 0:
+        return None
+    try:
+        return parse(done.stdout.decode("utf-8", "surrogateescape"))
+    except UserError:
+        return None
