@@ -16,7 +16,6 @@ __all__ = [
     "fill",
     "fill_run",
     "joined_text",
-    "names_in",
     "param_text",
     "relative_to",
     "stray_brace",
@@ -24,11 +23,6 @@ __all__ = [
 ]
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
-
-
-def names_in(text: str) -> list[str]:
-    """Return the names of all placeholders, such as `params.seed`, in order."""
-    return [match[1] for match in _TOKEN.finditer(text) if match[1] is not None]
 
 
 def fill(text: str, value: Callable[[str], str | None]) -> str:
