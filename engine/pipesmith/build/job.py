@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -23,13 +23,13 @@ from pipesmith.build.place import Placer, remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
-from pipesmith.errors import PipeError, StageError
+from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, Job, JobResult
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
-from pipesmith.pipeline.model import Stage
+from pipesmith.pipeline.model import Stage, Transfer
 from pipesmith.store.action_cache import ActionResult
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Verdict
@@ -110,7 +110,10 @@ class StageJob:
         assert result is not None
         if self._verdict.broken:
             raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
-        self._place(result.outs, result.metrics, restored=True)
+        self._place(result.outs)
+        if not result.locked:
+            self._deliver(result.outs)
+        self._lock(result.outs, result.metrics, restored=True)
         outcome.status, outcome.outs, outcome.metrics = "restored", result.outs, result.metrics
         if result.origin:
             outcome.notes = (*outcome.notes, f"result of {result.origin}")
@@ -121,16 +124,22 @@ class StageJob:
                 stage=self._stage.name,
             )
 
-    def _place(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
-        """Place outputs and lock them, in one hold of the workspace lock."""
-        stage = self._stage
-        entry = self._runner.locked(stage.name)
-        skip = frozenset(name for name, output in stage.outputs.items() if output.temp and name in self._unwanted_temp)
+    def _place(self, outs: tuple[LockedOut, ...]) -> None:
+        """Bring outputs into the workspace."""
+        entry = self._runner.locked(self._stage.name)
         with self._runner.workspace_lock():
-            self._runner.placer.place(stage.name, outs, entry.outs if entry else (), skip=skip)
-        self._lock(outs, metrics, restored=restored)
+            self._runner.placer.place(self._stage.name, outs, entry.outs if entry else ())
 
-    _unwanted_temp: frozenset[str] = frozenset()
+    def _deliver(self, outs: tuple[LockedOut, ...]) -> None:
+        """Bring outputs to the datastores that `to` names. Before they are locked: a failed delivery is done by the next build."""
+        build, stage = self._build, self._stage
+        for out in outs:
+            to = stage.outputs[out.name].to
+            if to is not None:
+                from pipesmith.data.deliver import deliver, filled
+
+                known = {"run.id": build.run, "git.commit": build.git.get("commit"), "git.branch": build.git.get("branch")}
+                deliver(out.digest, out.path, filled(to, known), build.pipeline.datastores, build.root, build.store)
 
     def _lock(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
         fingerprint, seen = self._verdict.fingerprint, self._verdict.seen
@@ -156,6 +165,9 @@ class StageJob:
             return
         outcome.log = log_path(build.pipe_dir, build.run, stage.name)
         outcome.gpus = self._gpus
+        if stage.transfer is not None:
+            self._transfer(outcome, stage.transfer)
+            return
         keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key)
         for attempt in range(stage.retries + 1):
             outcome.attempts = attempt + 1
@@ -187,6 +199,34 @@ class StageJob:
             outcome.error = _failure(result, stage)
             outcome.help = missing_file_hint(build, stage, result.tail)
             self._keep_failed(scratch)
+
+    def _transfer(self, outcome: Outcome, wanted: Transfer) -> None:
+        """Move data between datastores, here and now."""
+        from pipesmith.data.transfer import transfer
+
+        build = self._build
+        os.makedirs(os.path.dirname(outcome.log or ""), exist_ok=True)
+        with open(outcome.log or "", "a", encoding="utf-8", errors="surrogateescape") as log:
+
+            def said(text: str) -> None:
+                log.write(f"{text}\n")
+                self._on_line("stdout", text)
+
+            try:
+                transfer(
+                    wanted.source,
+                    wanted.target,
+                    build.pipeline.datastores,
+                    build.root,
+                    said=said,
+                    cancelled=lambda: self._cancelled,
+                )
+            except Cancelled:
+                outcome.status = "cancelled"
+                return
+        self._record(outcome, (), {}, 0)
+        self._lock((), {})
+        outcome.status = "ran"
 
     def _try(self, outcome: Outcome, scratch: str, keep: KeepFolder, attempt: int) -> JobResult:
         build, stage = self._build, self._stage
@@ -243,6 +283,22 @@ class StageJob:
         outs = self._collect(result.root)
         metrics = self._metrics(outs)
         outcome.outs, outcome.metrics = outs, metrics
+        self._record(outcome, outs, metrics, result.usage.peak_bytes)
+        broken = broken_expectations(stage, metrics, self._runner.metric_at)
+        if broken:
+            raise StageError("; ".join(broken), "its outputs are in the cache, not in the workspace")
+        if stage.sandbox:
+            self._place(outs)
+        self._deliver(outs)
+        self._lock(outs, metrics)
+        outcome.status = "ran"
+
+    def _record(
+        self, outcome: Outcome, outs: tuple[LockedOut, ...], metrics: Mapping[str, float], peak_bytes: int
+    ) -> None:
+        """Write down what this fingerprint makes, for every later build in this clone."""
+        build, stage, verdict = self._build, self._stage, self._verdict
+        assert verdict.fingerprint is not None
         build.actions.record(
             ActionResult(
                 key=verdict.fingerprint.key,
@@ -252,7 +308,7 @@ class StageJob:
                 metrics=metrics,
                 items=tuple((item.kind, item.item, item.value) for item in verdict.fingerprint.items),
                 seconds=time.time() - outcome.started,
-                peak_bytes=result.usage.peak_bytes,
+                peak_bytes=peak_bytes,
                 created=time.time(),
                 run=build.run,
                 user=build.user,
@@ -261,14 +317,6 @@ class StageJob:
                 branch=build.git.get("branch"),
             )
         )
-        broken = broken_expectations(stage, metrics, self._runner.metric_at)
-        if broken:
-            raise StageError("; ".join(broken), "its outputs are in the cache, not in the workspace")
-        if stage.sandbox:
-            self._place(outs, metrics)
-        else:
-            self._lock(outs, metrics)
-        outcome.status = "ran"
 
     def _collect(self, root: str) -> tuple[LockedOut, ...]:
         stage, store = self._stage, self._build.store
