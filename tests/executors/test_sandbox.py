@@ -161,7 +161,7 @@ UNDO = [
     "unshare -Urm sh -c 'umount -l {ws}; echo x > {ws}/data/a.csv; echo x > {ws}/other.txt'",
     "unshare -Urm sh -c 'mount -o remount,rw,bind {ws}/data && echo x > {ws}/data/a.csv'",
     "unshare -Urm sh -c 'mkdir -p $TMPDIR/m; mount --bind {parent} $TMPDIR/m; echo x > $TMPDIR/m/project/other.txt'",
-    "unshare -Urm sh -c 'cd $TMPDIR; mkdir m; mount --rbind {parent} m; umount m/project; echo x > m/project/other.txt'",
+    "unshare -Urm sh -c 'cd $TMPDIR; mkdir m; mount --rbind {parent} m; umount m/project; echo x >m/project/other.txt'",
     "for p in /proc/[0-9]*; do echo x > $p/root{ws}/other.txt; echo x > $p/cwd/other.txt; done",
     "for p in /proc/[0-9]*/fd/*; do echo x > $p/other.txt; echo x > $p/../other.txt; done",
     "chroot / sh -c 'echo x > {ws}/data/a.csv'",
@@ -188,7 +188,8 @@ def test_root_can_not_open_by_handle(private_box: Box) -> None:
     code = f"""
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
-handle = ctypes.create_string_buffer(b"\\x08\\0\\0\\0\\x01\\0\\0\\0" + ({other.stat().st_ino}).to_bytes(4, "little") + bytes(99))
+inode = ({other.stat().st_ino}).to_bytes(4, "little")
+handle = ctypes.create_string_buffer(b"\\x08\\0\\0\\0\\x01\\0\\0\\0" + inode + bytes(99))
 mount = os.open("/", os.O_RDONLY)
 fd = libc.open_by_handle_at(mount, handle, os.O_RDWR)
 print(fd, os.strerror(ctypes.get_errno()))
@@ -234,7 +235,8 @@ def test_cwd(box: Box) -> None:
 
 def test_missing_cwd_is_told(box: Box) -> None:
     result = box.run("true", cwd="nowhere")
-    assert result.problem is not None and "no folder" in result.problem and "nowhere" in result.problem
+    assert result.problem is not None
+    assert result.problem.startswith("it can't run in the folder") and "nowhere`: No such file" in result.problem
 
 
 def test_executable_bit_links_and_empty_folders(box: Box) -> None:
@@ -245,7 +247,7 @@ def test_executable_bit_links_and_empty_folders(box: Box) -> None:
         (box.workspace / folder / "link").symlink_to("tool")
         (box.workspace / folder / "empty").mkdir()
     result = box.run(
-        "for d in src data; do $d/tool; test ! -x $d/plain && readlink $d/link && test -d $d/empty && ls $d/empty; done",
+        "for d in src data; do $d/tool; test ! -x $d/plain && readlink $d/link && test -d $d/empty; ls $d/empty; done",
         mounts=(*box.source("src/tool", "src/plain", "src/link", "src/empty"), *box.inputs("data")),
     )
     assert result.ok, box.lines

@@ -72,7 +72,7 @@ def write_snapshot(
         if add:
             args = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
             repo.run(*_WRITING, *args, env=env, input=_joined(add))
-        tree = repo.run("write-tree", env=env).decode().strip()
+        tree = repo.run(*_WRITING, "write-tree", env=env).decode().strip()
         choice.missing |= {path: _nested(repo, path) for path in listing.repositories if choice.is_news(path)}
         choice.missing |= dict.fromkeys(_changed_inside(repo, env, listing), "a submodule with changes of its own")
         return tree, dict(sorted(choice.missing.items()))

@@ -19,8 +19,8 @@ _MOST = 100_000
 def read_metrics(data: bytes, path: str) -> dict[str, float]:
     """Return the numbers of a metrics file by dotted name.
 
-    Truth values, texts and dates are no numbers; NaN and the infinities are. Entries of lists are named by their index, a
-    lone number `value`. A csv or tsv gives column to number of its last row.
+    Truth values, texts and dates are no numbers; NaN and the infinities are. Entries of lists are named by their index,
+    a lone number `value`. A csv or tsv gives column to number of its last row.
     Raises StageError for content that can't be read.
     """
     try:

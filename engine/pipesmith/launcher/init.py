@@ -157,19 +157,24 @@ def _execute(job: dict[str, Any], streams: list[int], writer: int) -> None:
             landlock.forbid_writes(job["protected"], job["allowed"])
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.execvpe(argv[0], argv, {os.fsencode(name): os.fsencode(value) for name, value in job["env"].items()})
-    except FileNotFoundError as error:
-        name = job["argv"][0]
-        if error.filename in (os.fsencode(job["cwd"]), job["cwd"]):
-            _report(writer, f"problem there is no folder `{job['cwd']}` to run in")
-        elif "/" in name:
-            _report(writer, f"problem `{name}` does not exist, or its interpreter does not")
-        else:
-            _report(writer, f"problem the command `{name}` is not on PATH")
-        os._exit(127)
     except OSError as error:
-        _report(writer, f"problem `{job['argv'][0]}` can't be executed: {error.strerror}")
-        os._exit(126)
+        missing, why = _why_not(job, error)
+        _report(writer, f"problem {why}")
+        os._exit(127 if missing else 126)
     except BaseException as error:
         _report(writer, f"problem `{job['argv'][0]}` can't be executed: {error!r}")
     finally:
         os._exit(127)
+
+
+def _why_not(job: dict[str, Any], error: OSError) -> tuple[bool, str]:
+    """Return whether something was missing, and what went wrong, for people."""
+    name, cwd = job["argv"][0], job["cwd"]
+    if error.filename is not None and os.fsdecode(error.filename) == cwd:
+        return True, f"it can't run in the folder `{cwd}`: {error.strerror}"
+    if "/" in name:
+        if isinstance(error, FileNotFoundError):
+            return True, f"`{name}` does not exist, or its interpreter does not"
+    elif not any(os.path.exists(f"{folder}/{name}") for folder in job["env"].get("PATH", os.defpath).split(":")):
+        return True, f"the command `{name}` is not on PATH"
+    return False, f"`{name}` can't be executed: {error.strerror}"
