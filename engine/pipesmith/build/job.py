@@ -332,7 +332,6 @@ class StageJob:
                 raise StageError(f"output `{name}` (`{output.path}`) is a symbolic link", "write a file or a folder there")
             digest = store.add_tree(made, move=stage.sandbox)
             outs.append(LockedOut(name=name, path=output.path, digest=digest, cache=output.cache))
-        store.sync()
         return tuple(outs)
 
     def _metrics(self, outs: tuple[LockedOut, ...]) -> dict[str, float]:

@@ -21,12 +21,19 @@ class LockWriter:
     """Collects the entries of stages and writes them into the lockfile at `path`.
 
     guard: the workspace lock, taken for each writing. text, lockfile: the file as it was read, to be parsed again only
-    when its text is another.
+    when its text is another. settle: brings what the entries name to the disk; called before each writing. An object that a
+    crash of the machine has damaged all the same is found out when it is placed, and made again.
     """
 
     def __init__(
-        self, path: str, guard: Callable[[], AbstractContextManager[None]], text: str | None, lockfile: Lockfile
+        self,
+        path: str,
+        guard: Callable[[], AbstractContextManager[None]],
+        text: str | None,
+        lockfile: Lockfile,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
+        self._settle = settle
         self._known = (text, lockfile)
         self._path = path
         self._guard = guard
@@ -76,6 +83,7 @@ class LockWriter:
                     datasets={name: pin for name, pin in merged.datasets.items() if name in keep[2]},
                 )
             if merged != current:
+                self._settle()
                 self._known = (io.write(self._path, merged), merged)
         with self._mutex:
             for name, entry in stages.items():

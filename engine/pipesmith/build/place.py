@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 
 from pipesmith.digest import Digest
@@ -36,23 +37,21 @@ def check_inside(root: str, path: str) -> None:
 def remove(path: str) -> None:
     """Remove a file, link or folder, read-only ones included; nothing there is fine."""
     try:
-        os.unlink(path)
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
     except FileNotFoundError:
         return
-    except (IsADirectoryError, PermissionError):
-        if os.path.isdir(path) and not os.path.islink(path):
-            _make_writable(path)
-            shutil.rmtree(path)
-        else:
-            raise
-
-
-def _make_writable(folder: str) -> None:
-    for where, _folders, _files in os.walk(folder):
-        try:
-            os.chmod(where, 0o755)
-        except OSError:
-            pass
+    if not is_folder:
+        os.unlink(path)
+        return
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        for where, _folders, _files in os.walk(path):
+            try:
+                os.chmod(where, 0o755)
+            except OSError:
+                pass
+        shutil.rmtree(path)
 
 
 def _exchange(one: str, other: str) -> bool:

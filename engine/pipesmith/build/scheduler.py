@@ -61,6 +61,7 @@ class Scheduler:
         self._priority = self._critical_path()
         self._left = {name: len(before[name]) for name in order}
         self._ready: list[tuple[float, int, str]] = []
+        self._queued: list[tuple[float, int, str]] = []  # judged, and to be started when there is room
         self._index = {name: index for index, name in enumerate(order)}
         self._waiting_for: dict[str, str] = {}
         self._running: dict[str, tuple[StageJob, Grant]] = {}
@@ -100,7 +101,7 @@ class Scheduler:
                 self._start_what_can()
                 if len(self.outcomes) == len(self._order):
                     break
-                if not self._running and not self._ready:
+                if not self._running and not self._ready and not self._queued:
                     self._skip_rest()
                     break
                 self._await_one()
@@ -130,8 +131,7 @@ class Scheduler:
         heapq.heappush(self._ready, (-self._priority[name], self._index[name], name))
 
     def _start_what_can(self) -> None:
-        """Judge all that is ready; start what the limits allow."""
-        postponed: list[tuple[float, int, str]] = []
+        """Judge all that is ready, so that what is fresh ends at once; start of the rest what the limits allow."""
         while self._ready:
             entry = heapq.heappop(self._ready)
             name = entry[2]
@@ -139,14 +139,42 @@ class Scheduler:
                 continue
             if self._cancelled or (self._failed and not self._build.choices.keep_going):
                 self._end(name, Outcome(stage=name, status="cancelled" if self._cancelled else "skipped"))
+            elif why := self._failed_before(name):
+                self._end(name, Outcome(stage=name, status="skipped", why=why))
+            elif not self._settled(self._build.pipeline.stages[name]):
+                heapq.heappush(self._queued, entry)
+        postponed: list[tuple[float, int, str]] = []
+        while self._queued and self._limits.free_slot():
+            entry = heapq.heappop(self._queued)
+            if self._cancelled or (self._failed and not self._build.choices.keep_going):
+                self._push(entry[2])
                 continue
-            if any(self.outcomes[earlier].status in ("failed", "skipped", "cancelled") for earlier in self._before[name]):
-                self._end(name, Outcome(stage=name, status="skipped", why=self._failed_before(name)))
-                continue
-            if not self._advance(name):
+            if not self._advance(entry[2]):
                 postponed.append(entry)
         for entry in postponed:
-            heapq.heappush(self._ready, entry)
+            heapq.heappush(self._queued, entry)
+        if self._queued and (self._cancelled or (self._failed and not self._build.choices.keep_going)):
+            self._ready, self._queued = self._queued, []
+            self._start_what_can()
+        elif self._ready:
+            self._start_what_can()
+
+    def _settled(self, stage: Stage) -> bool:
+        """Judge a ready stage; True where that already ends it: fresh, or not to be run at all."""
+        verdict = self._verdict(stage)
+        if verdict.state is State.FRESH:
+            self._end(stage.name, self._fresh(verdict))
+            return True
+        if verdict.problems:
+            _key, text, help = verdict.problems[0]
+            self._end(
+                stage.name,
+                Outcome(
+                    stage=stage.name, status="failed", why=verdict.reasons, error=text, help=help, notes=verdict.notes
+                ),
+            )
+            return True
+        return False
 
     def _failed_before(self, name: str) -> tuple[Reason, ...]:
         return tuple(
@@ -158,21 +186,11 @@ class Scheduler:
     def _advance(self, name: str) -> bool:
         """Take a ready stage as far as it can go now. False: try again later."""
         stage = self._build.pipeline.stages[name]
+        if name in self.outcomes or self._settled(stage):
+            return True
         verdict = self._verdict(stage)
-        if verdict.state is State.FRESH:
-            self._end(name, self._fresh(verdict))
-            return True
-        if verdict.problems:
-            _key, text, help = verdict.problems[0]
-            self._end(
-                name,
-                Outcome(stage=name, status="failed", why=verdict.reasons, error=text, help=help, notes=verdict.notes),
-            )
-            return True
         if verdict.state is State.STALE and self._make_absent_inputs(stage):
             return True
-        if not self._limits.free_slot():
-            return False
         must_run = verdict.state is State.STALE
         key = verdict.fingerprint.key if must_run and verdict.fingerprint else None
         grant = self._limits.acquire(stage, key)
@@ -257,9 +275,7 @@ class Scheduler:
 
     def _await_one(self) -> None:
         """Wait for a stage to end, or for the moment to ask again for what another process holds."""
-        timeout = _RETRY_S if self._waiting_for else None
-        if not self._running and not self._waiting_for:
-            timeout = _RETRY_S
+        timeout = _RETRY_S if self._waiting_for or not self._running else None
         try:
             ended = self._done.get(timeout=timeout)
         except queue.Empty:

@@ -191,7 +191,9 @@ class _Build:
         )
 
     def _lock_writer(self, session: Session) -> LockWriter:
-        writer = LockWriter(self.workspace.lock_path, self.workspace.guard, session.lock_text, session.lockfile)
+        writer = LockWriter(
+            self.workspace.lock_path, self.workspace.guard, session.lock_text, session.lockfile, session.store.sync
+        )
         for name, environment in session.pins.new_environments.items():
             writer.set_environment(name, environment)
         for name, dataset in session.pins.new_datasets.items():
