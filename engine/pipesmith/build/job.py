@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from pipesmith.build.command import argv_of
 from pipesmith.build.context import BuildContext, Outcome
+from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Evidence, Stamper
 from pipesmith.build.hints import missing_file_hint
 from pipesmith.build.keep import KeepFolder
@@ -23,13 +24,13 @@ from pipesmith.build.place import Placer, remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
-from pipesmith.errors import PipeError, StageError
+from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, Job, JobResult
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
-from pipesmith.pipeline.model import Stage
+from pipesmith.pipeline.model import Stage, Transfer
 from pipesmith.store.action_cache import ActionResult
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Verdict
@@ -110,6 +111,7 @@ class StageJob:
         assert result is not None
         if self._verdict.broken:
             raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
+        self._owe(result.outs)
         self._place(result.outs, result.metrics, restored=True)
         outcome.status, outcome.outs, outcome.metrics = "restored", result.outs, result.metrics
         if result.origin:
@@ -120,6 +122,7 @@ class StageJob:
                 f"`{self._stage.name}`: the locked result could not be had; another known one was restored ({result.origin})",
                 stage=self._stage.name,
             )
+        self._deliver()
 
     def _place(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
         """Place outputs and lock them, in one hold of the workspace lock."""
@@ -156,6 +159,9 @@ class StageJob:
             return
         outcome.log = log_path(build.pipe_dir, build.run, stage.name)
         outcome.gpus = self._gpus
+        if stage.transfer is not None:
+            self._transfer(outcome, stage.transfer)
+            return
         keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key)
         for attempt in range(stage.retries + 1):
             outcome.attempts = attempt + 1
@@ -188,12 +194,45 @@ class StageJob:
             outcome.help = missing_file_hint(build, stage, result.tail)
             self._keep_failed(scratch)
 
+    def _transfer(self, outcome: Outcome, asked: Transfer) -> None:
+        """Move data between datastores, in this process: nothing of it is in the workspace."""
+        from pipesmith.data.transfer import transfer
+
+        build = self._build
+        assert outcome.log is not None
+        os.makedirs(os.path.dirname(outcome.log), exist_ok=True)
+        with open(outcome.log, "a", encoding="utf-8", errors="surrogateescape") as log:
+
+            def said(text: str) -> None:
+                log.write(f"{text}\n")
+                self._on_line("stdout", text)
+
+            try:
+                moved = transfer(
+                    asked.source,
+                    asked.target,
+                    build.pipeline.datastores,
+                    build.root,
+                    said=said,
+                    cancelled=lambda: self._cancelled,
+                )
+            except Cancelled:
+                outcome.status = "cancelled"
+                return
+            said(f"{moved.copied} copied, {moved.skipped} there already, {moved.bytes} bytes")
+        outcome.exit_code = 0
+        scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{secrets.token_hex(8)}")
+        os.makedirs(scratch)
+        try:
+            self._finish(outcome, JobResult(exit_code=0, root=scratch))
+        finally:
+            remove(scratch)
+
     def _try(self, outcome: Outcome, scratch: str, keep: KeepFolder, attempt: int) -> JobResult:
         build, stage = self._build, self._stage
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         live = LiveLog(outcome.log or "")
-        kept = keep.mount(tmpdir)
         try:
             context_file = write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files)
             variables = stage_variables(
@@ -203,16 +242,15 @@ class StageJob:
                 context_file=context_file,
                 sdk=sdk_folder(),
                 gpus=self._gpus,
-                keep=kept.path if kept else None,
+                keep=keep.path(),
             )
-            layout = layout_of(build, stage)
             job = Job(
                 run=build.run,
                 stage=stage.name,
                 argv=argv_of(build, stage),
                 cwd=stage.cwd,
                 env=variables,
-                layout=layout if kept is None else replace(layout, mounts=(*layout.mounts, kept)),
+                layout=layout_of(build, stage),
                 scratch=scratch,
                 log_path=outcome.log or "",
                 tmpdir=tmpdir,
@@ -266,11 +304,25 @@ class StageJob:
         broken = broken_expectations(stage, metrics, self._runner.metric_at)
         if broken:
             raise StageError("; ".join(broken), "its outputs are in the cache, not in the workspace")
+        self._owe(outs)
         if stage.sandbox:
             self._place(outs, metrics)
         else:
             self._lock(outs, metrics)
+        self._deliver()
         outcome.status = "ran"
+
+    def _deliveries(self) -> Deliveries:
+        build = self._build
+        return Deliveries.of(build.pipe_dir, build.root, build.pipeline.datastores, build.store)
+
+    def _owe(self, outs: tuple[LockedOut, ...]) -> None:
+        """Note what `to` asks for before the stage counts as done, so that a kill after it loses no delivery."""
+        self._deliveries().owe(self._stage, outs, run=self._build.run, git=self._build.git)
+
+    def _deliver(self) -> None:
+        for place in self._deliveries().pay(self._stage.name):
+            self._build.notice("info", f"`{self._stage.name}` delivered to {place}", stage=self._stage.name)
 
     def _collect(self, root: str) -> tuple[LockedOut, ...]:
         stage, store = self._stage, self._build.store
