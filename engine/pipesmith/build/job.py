@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from pipesmith.build.command import argv_of
 from pipesmith.build.context import BuildContext, Outcome
+from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Evidence, Stamper
 from pipesmith.build.hints import missing_file_hint
 from pipesmith.build.keep import KeepFolder
@@ -110,10 +111,8 @@ class StageJob:
         assert result is not None
         if self._verdict.broken:
             raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
-        self._place(result.outs)
-        if not result.locked:
-            self._deliver(result.outs)
-        self._lock(result.outs, result.metrics, restored=True)
+        self._owe(result.outs)
+        self._place(result.outs, result.metrics, restored=True)
         outcome.status, outcome.outs, outcome.metrics = "restored", result.outs, result.metrics
         if result.origin:
             outcome.notes = (*outcome.notes, f"result of {result.origin}")
@@ -123,23 +122,15 @@ class StageJob:
                 f"`{self._stage.name}`: the locked result could not be had; another known one was restored ({result.origin})",
                 stage=self._stage.name,
             )
+        self._deliver()
 
-    def _place(self, outs: tuple[LockedOut, ...]) -> None:
-        """Bring outputs into the workspace."""
-        entry = self._runner.locked(self._stage.name)
+    def _place(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
+        """Place outputs and lock them, in one hold of the workspace lock."""
+        stage = self._stage
+        entry = self._runner.locked(stage.name)
         with self._runner.workspace_lock():
-            self._runner.placer.place(self._stage.name, outs, entry.outs if entry else ())
-
-    def _deliver(self, outs: tuple[LockedOut, ...]) -> None:
-        """Bring outputs to the datastores that `to` names. Before they are locked: a failed delivery is done by the next build."""
-        build, stage = self._build, self._stage
-        for out in outs:
-            to = stage.outputs[out.name].to
-            if to is not None:
-                from pipesmith.data.deliver import deliver, filled
-
-                known = {"run.id": build.run, "git.commit": build.git.get("commit"), "git.branch": build.git.get("branch")}
-                deliver(out.digest, out.path, filled(to, known), build.pipeline.datastores, build.root, build.store)
+            self._runner.placer.place(stage.name, outs, entry.outs if entry else ())
+        self._lock(outs, metrics, restored=restored)
 
     def _lock(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
         fingerprint, seen = self._verdict.fingerprint, self._verdict.seen
@@ -200,22 +191,23 @@ class StageJob:
             outcome.help = missing_file_hint(build, stage, result.tail)
             self._keep_failed(scratch)
 
-    def _transfer(self, outcome: Outcome, wanted: Transfer) -> None:
-        """Move data between datastores, here and now."""
+    def _transfer(self, outcome: Outcome, asked: Transfer) -> None:
+        """Move data between datastores, in this process: nothing of it is in the workspace."""
         from pipesmith.data.transfer import transfer
 
         build = self._build
-        os.makedirs(os.path.dirname(outcome.log or ""), exist_ok=True)
-        with open(outcome.log or "", "a", encoding="utf-8", errors="surrogateescape") as log:
+        assert outcome.log is not None
+        os.makedirs(os.path.dirname(outcome.log), exist_ok=True)
+        with open(outcome.log, "a", encoding="utf-8", errors="surrogateescape") as log:
 
             def said(text: str) -> None:
                 log.write(f"{text}\n")
                 self._on_line("stdout", text)
 
             try:
-                transfer(
-                    wanted.source,
-                    wanted.target,
+                moved = transfer(
+                    asked.source,
+                    asked.target,
                     build.pipeline.datastores,
                     build.root,
                     said=said,
@@ -224,9 +216,14 @@ class StageJob:
             except Cancelled:
                 outcome.status = "cancelled"
                 return
-        self._record(outcome, (), {}, 0)
-        self._lock((), {})
-        outcome.status = "ran"
+            said(f"{moved.copied} copied, {moved.skipped} there already, {moved.bytes} bytes")
+        outcome.exit_code = 0
+        scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{secrets.token_hex(8)}")
+        os.makedirs(scratch)
+        try:
+            self._finish(outcome, JobResult(exit_code=0, root=scratch))
+        finally:
+            remove(scratch)
 
     def _try(self, outcome: Outcome, scratch: str, keep: KeepFolder, attempt: int) -> JobResult:
         build, stage = self._build, self._stage
@@ -283,22 +280,6 @@ class StageJob:
         outs = self._collect(result.root)
         metrics = self._metrics(outs)
         outcome.outs, outcome.metrics = outs, metrics
-        self._record(outcome, outs, metrics, result.usage.peak_bytes)
-        broken = broken_expectations(stage, metrics, self._runner.metric_at)
-        if broken:
-            raise StageError("; ".join(broken), "its outputs are in the cache, not in the workspace")
-        if stage.sandbox:
-            self._place(outs)
-        self._deliver(outs)
-        self._lock(outs, metrics)
-        outcome.status = "ran"
-
-    def _record(
-        self, outcome: Outcome, outs: tuple[LockedOut, ...], metrics: Mapping[str, float], peak_bytes: int
-    ) -> None:
-        """Write down what this fingerprint makes, for every later build in this clone."""
-        build, stage, verdict = self._build, self._stage, self._verdict
-        assert verdict.fingerprint is not None
         build.actions.record(
             ActionResult(
                 key=verdict.fingerprint.key,
@@ -308,7 +289,7 @@ class StageJob:
                 metrics=metrics,
                 items=tuple((item.kind, item.item, item.value) for item in verdict.fingerprint.items),
                 seconds=time.time() - outcome.started,
-                peak_bytes=peak_bytes,
+                peak_bytes=result.usage.peak_bytes,
                 created=time.time(),
                 run=build.run,
                 user=build.user,
@@ -317,6 +298,28 @@ class StageJob:
                 branch=build.git.get("branch"),
             )
         )
+        broken = broken_expectations(stage, metrics, self._runner.metric_at)
+        if broken:
+            raise StageError("; ".join(broken), "its outputs are in the cache, not in the workspace")
+        self._owe(outs)
+        if stage.sandbox:
+            self._place(outs, metrics)
+        else:
+            self._lock(outs, metrics)
+        self._deliver()
+        outcome.status = "ran"
+
+    def _deliveries(self) -> Deliveries:
+        build = self._build
+        return Deliveries.of(build.pipe_dir, build.root, build.pipeline.datastores, build.store)
+
+    def _owe(self, outs: tuple[LockedOut, ...]) -> None:
+        """Note what `to` asks for before the stage counts as done, so that a kill after it loses no delivery."""
+        self._deliveries().owe(self._stage, outs, run=self._build.run, git=self._build.git)
+
+    def _deliver(self) -> None:
+        for place in self._deliveries().pay(self._stage.name):
+            self._build.notice("info", f"`{self._stage.name}` delivered to {place}", stage=self._stage.name)
 
     def _collect(self, root: str) -> tuple[LockedOut, ...]:
         stage, store = self._stage, self._build.store

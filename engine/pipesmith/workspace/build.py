@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.build.context import BuildContext, Choices, Outcome
+from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Stamper
 from pipesmith.build.job import JobRunner
 from pipesmith.build.limits import Limits
@@ -17,7 +18,7 @@ from pipesmith.build.lock_writer import LockWriter
 from pipesmith.build.place import Placer
 from pipesmith.build.scheduler import Scheduler
 from pipesmith.digest import Digest
-from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, UserError
+from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, StageError, UserError
 from pipesmith.events import BuildFinished, BuildStarted, Event, Notice
 from pipesmith.executors.gpus import GpuPool
 from pipesmith.executors.local import LocalExecutor
@@ -111,6 +112,34 @@ class _Build:
         self._refuse(session, verdicts)
         if options.dry_run:
             return self._planned(verdicts)
+        undelivered = self._deliver_owed(session, [name for name, verdict in verdicts.items() if verdict.fresh])
+        result = self._build(session, judgement, wanted, force, verdicts)
+        if undelivered is not None and result.status in ("succeeded", "up-to-date"):
+            raise undelivered
+        return result
+
+    def _deliver_owed(self, session: Session, fresh: Sequence[str]) -> StageError | None:
+        """Make up for deliveries of fresh stages that an earlier build could not make; return the first that fails again."""
+        deliveries = Deliveries.of(
+            self.workspace.pipe_dir, self.workspace.root, session.pipeline.datastores, session.store
+        )
+        failure: StageError | None = None
+        for name in deliveries.owed(fresh):
+            try:
+                for place in deliveries.pay(name):
+                    self.notice(f"`{name}` delivered to {place}")
+            except StageError as error:
+                failure = failure or error
+        return failure
+
+    def _build(
+        self,
+        session: Session,
+        judgement: Any,
+        wanted: tuple[str, ...],
+        force: frozenset[str],
+        verdicts: Mapping[str, Verdict],
+    ) -> BuildResult:
         if all(verdict.fresh and not verdict.broken for verdict in verdicts.values()) and not self._temps_to_remove(
             session, wanted
         ):

@@ -61,18 +61,26 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
                 yield from _dataset(session, given.origin.dataset, stage.name, once)
         for name, output in stage.outputs.items():
             if output.to is not None:
-                store = pipeline.datastores.get(output.to.partition(":")[0])
-                url = store.url if store is not None else output.to
-                if not url.startswith("file:"):
-                    yield from once(
-                        f"stage.{stage.base}.outputs.{name}", f"this version does not deliver to `{url.partition(':')[0]}` datastores"
-                    )
+                yield from _place(session, output.to, f"stage.{stage.base}.outputs.{name}", once)
+        if stage.transfer is not None:
+            yield from _place(session, stage.transfer.source, f"stage.{stage.base}.transfer.from", once)
+            yield from _place(session, stage.transfer.target, f"stage.{stage.base}.transfer.to", once)
         if stage.kind is StageKind.NOTEBOOK:
             yield from _notebook(session, stage, once)
     if pipeline.cache.remote is not None and pipeline.cache.push == "build":
         yield from once("cache.push", "this version has no shared cache yet: it can't push")
     for key in pipeline.history:
         yield from once(f"history.{key}", f"this version does not mirror runs to `{key}`")
+
+
+def _place(session: Session, text: str, key: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
+    """A place of data that is not of files."""
+    from pipesmith.data.places import place_of
+
+    try:
+        place_of(text, session.pipeline.datastores, session.workspace.root)
+    except UserError as error:
+        yield from once(key, error.text, error.help)
 
 
 def _dataset(session: Session, name: str, stage: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
