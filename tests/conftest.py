@@ -94,7 +94,11 @@ class Repo:
     # -- commands -------------------------------------------------------------------------------------------------
 
     def run(
-        self, *args: str | os.PathLike[str], check: bool = True, env: Mapping[str, str] | None = None, input: str | None = None
+        self,
+        *args: str | os.PathLike[str],
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
     ) -> Result:
         """Run a program in the work tree. check: any exit code but 0 fails the test, with all that was printed."""
         words = tuple(os.fspath(arg) for arg in args)
