@@ -1,4 +1,7 @@
-"""Writes the pages of docs/ that are made from code, and checks the links of all. With --check it writes nothing and fails on a difference."""
+"""Writes the pages of docs/ that are made from code, and checks the links of all.
+
+With --check it writes nothing and fails on a difference.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ def command_page(name: str) -> str:
     if parser.epilog:
         lines += [parser.epilog.strip(), ""]
     lines += [
-        "Also, before or after the command: `-C DIR`, `--json`, `-q`, `-v`, `--no-color`. Exit codes: [errors](../errors.md).",
+        "Also, before or after the command: `-C DIR`, `--json`, `-q`, `-v`, `--no-color`.",
+        "Exit codes: [errors](../errors.md).",
         "",
     ]
     return "\n".join(lines)
