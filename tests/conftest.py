@@ -12,7 +12,8 @@
         assert repo.ran() == []
 
 `note` returns a shell command that writes a word to a file in HOME, which lies outside the workspace and stands in no
-fingerprint by its path; `ran` returns the words since it was last asked. That is how tests say which stages ran, and which not.
+fingerprint by its path; `ran` returns the words since it was last asked. That is how tests say which stages ran, and
+which not.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ class Repo:
     # -- commands -------------------------------------------------------------------------------------------------
 
     def run(
-        self, *args: str | os.PathLike[str], check: bool = True, env: Mapping[str, str] | None = None, input: str | None = None
+        self,
+        *args: str | os.PathLike[str],
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
     ) -> Result:
         """Run a program in the work tree. check: any exit code but 0 fails the test, with all that was printed."""
         words = tuple(os.fspath(arg) for arg in args)
@@ -170,7 +175,7 @@ class Repo:
 
 
 def sealed_environment(home: Path) -> dict[str, str]:
-    """Return an environment that holds nothing of the user's but the way to package registries and uv's cache of packages."""
+    """Return an environment with nothing of the user's in it but the way to package registries and uv's cache."""
     network = {key: value for key, value in os.environ.items() if key.startswith(_NETWORK_PREFIXES)}
     environment = {
         **network,

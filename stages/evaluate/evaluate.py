@@ -1,4 +1,4 @@
-"""Tries every model on the test digits: accuracies, the best one's confusion matrix, and how accuracy grows with a model's size."""
+"""Tries every model on the test digits: accuracies, the best one's confusion matrix, accuracy by a model's size."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Writes the handwritten digits of scikit-learn as CSV: a train and a test part, each line a label and 64 pixels from 0 to 1."""
+"""Writes scikit-learn's handwritten digits as CSV, a train and a test part: a label and 64 pixels from 0 to 1 a line."""
 
 import argparse
 import random

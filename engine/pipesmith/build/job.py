@@ -230,6 +230,7 @@ class StageJob:
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         live = LiveLog(outcome.log or "")
+        kept = keep.mount(tmpdir)
         try:
             context_file = write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files)
             variables = stage_variables(
@@ -239,15 +240,16 @@ class StageJob:
                 context_file=context_file,
                 sdk=sdk_folder(),
                 gpus=self._gpus,
-                keep=keep.path(),
+                keep=kept.path if kept else None,
             )
+            layout = layout_of(build, stage)
             job = Job(
                 run=build.run,
                 stage=stage.name,
                 argv=argv_of(build, stage),
                 cwd=stage.cwd,
                 env=variables,
-                layout=layout_of(build, stage),
+                layout=layout if kept is None else replace(layout, mounts=(*layout.mounts, kept)),
                 scratch=scratch,
                 log_path=outcome.log or "",
                 tmpdir=tmpdir,

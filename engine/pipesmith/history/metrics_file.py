@@ -31,9 +31,7 @@ def read_metrics(data: bytes, path: str) -> dict[str, float]:
     try:
         if ending in ("csv", "tsv"):
             return _last_row(text, "\t" if ending == "tsv" else ",")
-        found: dict[str, float] = {}
-        _flatten("", _parse(text, ending, path), found)
-        return found
+        return _flatten(_parse(text, ending, path))
     except StageError:
         raise
     except ImportError:
@@ -64,17 +62,22 @@ def _parse(text: str, ending: str, path: str) -> Any:
     raise StageError(f"metrics file `{path}` is neither .json, .yaml, .toml nor .csv", "write the numbers as JSON")
 
 
-def _flatten(prefix: str, value: Any, found: dict[str, float], depth: int = 0) -> None:
-    if depth > _DEEPEST or len(found) > _MOST:
-        raise ValueError(f"more than {_DEEPEST} levels, or {_MOST} numbers")
-    if isinstance(value, bool):
-        return
-    if isinstance(value, (int, float)):
-        found[prefix or "value"] = float(value)
-    elif isinstance(value, (Mapping, list)):
-        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for name, entry in entries:
-            _flatten(f"{prefix}.{name}" if prefix else str(name), entry, found, depth + 1)
+def _flatten(document: Any) -> dict[str, float]:
+    """Raises ValueError for what unfolds too deep or too wide: YAML's aliases may, in a file of a few lines."""
+    found: dict[str, float] = {}
+    stack: list[tuple[str, Any, int]] = [("", document, 0)]
+    seen = 0
+    while stack:
+        name, value, depth = stack.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST:
+            raise ValueError(f"more than {_DEEPEST} levels, or {_MOST} entries")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[name or "value"] = float(value)
+        elif isinstance(value, (Mapping, list)):
+            entries = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+            stack += [(f"{name}.{key}" if name else str(key), entry, depth + 1) for key, entry in reversed(entries)]
+    return found
 
 
 def _last_row(text: str, delimiter: str) -> dict[str, float]:

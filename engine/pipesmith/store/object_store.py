@@ -106,6 +106,7 @@ class ObjectStore:
         move: the bytes may be taken away (the caller drops what is left). Raises EnvironmentFailure on a full disk,
         UserError for what can't be stored (sockets, devices; links and empty folders in md5 mode).
         """
+        self._made.clear()  # folders that were there the last time may be gone
         try:
             info = os.lstat(path)
             if stat.S_ISDIR(info.st_mode):
@@ -122,6 +123,7 @@ class ObjectStore:
         hasher = new_hasher(self.algorithm)
         hasher.update(data)
         hex = hasher.hexdigest()
+        self._made.clear()
         try:
             self._write(hex, data)
         except OSError as error:
@@ -238,7 +240,7 @@ class ObjectStore:
 
     def _named(self, hex: str, target: str) -> None:
         """An object has its name now."""
-        if self._made[os.path.dirname(target)]:
+        if self._made.get(os.path.dirname(target), True):
             share(target, read_only=True)
         self._checked.add(hex, target)
 
@@ -323,8 +325,8 @@ class ObjectStore:
         path = self._path(algorithm, hex)
         mode = 0o777 if executable else 0o666
         try:
-            big = link and (os.stat(path).st_size if size is None else size) > HARDLINK_ABOVE_BYTES
-            if big and self._link(algorithm, hex, path, target, mode, executable):
+            big = link and (size is None or size > HARDLINK_ABOVE_BYTES)
+            if big and os.stat(path).st_size > HARDLINK_ABOVE_BYTES and self._link(algorithm, hex, path, target, mode, executable):
                 return
             copied = copy_hashing(path, target, mode, algorithm)
         except FileNotFoundError as error:

@@ -29,7 +29,7 @@ from pipesmith.pipeline.graph import order as topological
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
 from pipesmith.workspace.pins import user_and_host
-from pipesmith.workspace.preflight import preflight
+from pipesmith.workspace.preflight import preflight, preflight_notebooks
 from pipesmith.workspace.recording import Recorder
 from pipesmith.workspace.results import BuildResult, StageResult
 from pipesmith.workspace.session import Session, select_stages
@@ -100,6 +100,7 @@ class _Build:
         if not options.dry_run:
             used = dict.fromkeys(stage.environment for stage in stages if stage.environment)
             session.pins.resolve_environments([name for name in used if name], self.notice)
+            preflight_notebooks(session, stages)
             data = {given.origin.dataset: None for stage in stages for given in stage.inputs.values()}
             session.pins.pin_datasets([name for name in data if name])
         judgement = session.judgement(
@@ -164,7 +165,7 @@ class _Build:
         if not self.options.force:
             return frozenset()
         frozen = {name for name in wanted if session.pipeline.stages[name].frozen}
-        return frozenset(self.named) - frozen if self.options.stages else frozenset(wanted) - frozen
+        return frozenset(self.named) - frozen
 
     def _refuse(self, session: Session, verdicts: Mapping[str, Verdict]) -> None:
         """Raise ConfigError for what can't be run at all: a missing source or input, seen before anything runs."""
