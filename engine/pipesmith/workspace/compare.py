@@ -47,6 +47,8 @@ def compare(workspace: Workspace, a: str, b: str | None = None) -> list[Change]:
             continue
         for kind, item in sorted(before.keys() | after.keys(), key=lambda key: (_KINDS.index(key[0]), key[1])):
             one, other = before.get((kind, item)), after.get((kind, item))
+            if kind == "run" and (one is None or other is None):
+                continue  # run records do not hold the command
             if one != other:
                 changes.append(Change(stage, kind, item, one, other))
     return changes
@@ -85,7 +87,7 @@ def _of_lockfile(lockfile: Lockfile) -> _Facts:
         found |= {("input", dep.path): dep.digest.text for dep in entry.deps}
         found |= {("output", out.path): out.digest.text for out in entry.outs}
         found |= {("param", key): value for key, value in _flat(entry.params).items()}
-        found |= {("metric", key): f"{number:g}" for key, number in entry.metrics.items()}
+        found |= {("metric", key): repr(float(number)) for key, number in entry.metrics.items()}
         if entry.environment:
             found[("environment", "")] = entry.environment
         facts[name] = found
@@ -95,10 +97,11 @@ def _of_lockfile(lockfile: Lockfile) -> _Facts:
 def _of_run(record: RunRecord) -> _Facts:
     facts: _Facts = {}
     for stage in record.stages:
-        found = {("input", path): text for path, text in stage.inputs.items()}
+        found = {("source", path): identity for path, identity in stage.source.items()}
+        found |= {("input", path): text for path, text in stage.inputs.items()}
         found |= {("output", path): text for path, text in stage.outputs.items()}
         found |= {("param", key): value for key, value in _flat(stage.params).items()}
-        found |= {("metric", key): f"{number:g}" for key, number in stage.metrics.items()}
+        found |= {("metric", key): repr(float(number)) for key, number in stage.metrics.items()}
         if stage.environment:
             found[("environment", "")] = stage.environment
         facts[stage.name] = found
