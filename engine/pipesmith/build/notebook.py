@@ -1,46 +1,60 @@
-"""Notebook stages: what of a notebook counts, and how papermill executes it inside a stage."""
+"""Notebook stages: what of a notebook counts, what it needs, and how papermill executes it inside a stage."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 
 from pipesmith.digest import new_hasher
 from pipesmith.errors import UserError
+from pipesmith.lockfile.model import EnvironmentPin
 
-__all__ = ["notebook_argv", "notebook_source_id"]
+__all__ = ["missing_packages", "notebook_argv", "notebook_source_id", "path_python"]
 
-# Runs with the stage's own Python. The result holds neither times nor paths, so that equal runs make equal bytes.
-_DRIVER = """
-import json, os, sys
-import papermill
-source, target = sys.argv[1:3]
-papermill.execute_notebook(source, target, parameters=json.loads(os.environ["PIPE_PARAMS"]), progress_bar=False, log_output=True)
-with open(target, encoding="utf-8") as file:
-    notebook = json.load(file)
-notebook["metadata"].pop("papermill", None)
-notebook["metadata"].pop("widgets", None)
-for index, cell in enumerate(notebook["cells"]):
-    tags = [tag for tag in cell.get("metadata", {}).get("tags", []) if tag != "papermill-error-cell-tag"]
-    cell["metadata"] = {"tags": tags} if tags else {}
-    if "id" in cell:
-        cell["id"] = "cell-%d" % index
-    for output in cell.get("outputs", []):
-        output.pop("execution_count", None) if output.get("output_type") != "execute_result" else None
-with open(target, "w", encoding="utf-8") as file:
-    json.dump(notebook, file, indent=1, sort_keys=True, ensure_ascii=False)
-    file.write("\\n")
-"""
+
+def path_python() -> str | None:
+    """Return the Python that a stage without an environment finds on PATH, None without one."""
+    return shutil.which("python") or shutil.which("python3")
 
 
 def notebook_argv(source: str, target: str) -> tuple[str, ...]:
-    """Return the command that executes a notebook. Its cell tagged `parameters` is overridden by the params that count."""
-    return ("python", "-c", _DRIVER, source, target)
+    """Return the command that executes a notebook; params that count come after its cell tagged `parameters`."""
+    driver = os.path.join(os.path.dirname(__file__), "notebook_driver.py")
+    with open(driver, encoding="utf-8") as file:
+        text = file.read()
+    name = "python3" if shutil.which("python") is None and shutil.which("python3") else "python"
+    return (name, "-c", text, source, target)
+
+
+def missing_packages(notebook: bytes, *, pin: EnvironmentPin | None = None, python: str | None = None) -> list[str]:
+    """Return which packages are missing to execute a notebook: papermill, and ipykernel where its kernel is Python.
+
+    pin: of the stage's environment; else python: the interpreter, which is asked.
+    """
+    from pipesmith.build.notebook_driver import language_of
+
+    needed = ["papermill"]
+    try:
+        if language_of(json.loads(notebook)) == "python":
+            needed.append("ipykernel")
+    except (ValueError, AttributeError):
+        return []  # no notebook: that is told when its cells are read
+    if pin is not None:
+        have = {line.partition("==")[0] for line in pin.resolved}
+        return [name for name in needed if name not in have]
+    if python is None:
+        return needed
+    ask = "import sys; from importlib.util import find_spec; print(*(m for m in sys.argv[1:] if find_spec(m) is None))"
+    done = subprocess.run([python, "-c", ask, *needed], capture_output=True, text=True, check=False)
+    return done.stdout.split() if done.returncode == 0 else needed
 
 
 def notebook_source_id(data: bytes) -> str:
-    """Return the id of a notebook's code and markdown cells: outputs, counts and metadata do not matter, the tag `parameters` does.
+    """Return the id of a notebook's code and markdown cells.
 
-    Raises UserError for what is no notebook.
+    Outputs, counts and metadata do not matter; the tag `parameters` does. Raises UserError for what is no notebook.
     """
     try:
         notebook = json.loads(data)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError, nearest
-from pipesmith.pipeline.model import InputMode, OriginKind, Stage, StageKind
+from pipesmith.pipeline.model import InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
-__all__ = ["preflight"]
+__all__ = ["preflight", "preflight_notebooks"]
 
 
 def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None = None) -> None:
@@ -65,8 +66,6 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
         if stage.transfer is not None:
             yield from _place(session, stage.transfer.source, f"stage.{stage.base}.transfer.from", once)
             yield from _place(session, stage.transfer.target, f"stage.{stage.base}.transfer.to", once)
-        if stage.kind is StageKind.NOTEBOOK:
-            yield from _notebook(session, stage, once)
     if pipeline.cache.remote is not None and pipeline.cache.push == "build":
         yield from once("cache.push", "this version has no shared cache yet: it can't push")
     for key in pipeline.history:
@@ -96,17 +95,41 @@ def _dataset(session: Session, name: str, stage: str, once) -> Iterable[Finding]
             yield from once(f"dataset.{name}.from", f"this version does not read `{scheme}` (needed by `{stage}`)")
 
 
-def _notebook(session: Session, stage: Stage, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
-    if stage.environment is None or session.pipeline.environments[stage.environment].python == "system":
-        from importlib.util import find_spec
+def preflight_notebooks(session: Session, stages: Iterable[Stage]) -> None:
+    """Raise ConfigError for notebook stages that lack papermill or a kernel. Environments are resolved by now."""
+    findings: dict[str, Finding] = {}
+    for stage in stages:
+        if stage.notebook is None:
+            continue
+        key = f"stage.{stage.base}.notebook"
+        lacking = _lacking(session, stage, stage.notebook) if key not in findings else []
+        if lacking:
+            listed = " and ".join(f"`{name}`" for name in lacking)
+            text = f"its environment lacks {listed}, and notebooks need that"
+            findings[key] = _finding(session, key, text, _remedy(stage.environment, lacking))
+    if findings:
+        raise ConfigError(list(findings.values()))
 
-        for module in ("papermill", "ipykernel"):
-            if find_spec(module) is None:
-                yield from once(
-                    f"stage.{stage.base}.notebook",
-                    f"`{module}` is not installed, and notebooks are executed by it",
-                    "run `pip install 'pipesmith[notebook]'`, or give the stage an environment with papermill and ipykernel",
-                )
+
+def _lacking(session: Session, stage: Stage, notebook: str) -> list[str]:
+    from pipesmith.build.notebook import missing_packages, path_python
+
+    text = session.read_file(notebook)
+    if text is None:
+        return []  # told where sources are looked at
+    environment = session.pipeline.environments[stage.environment] if stage.environment is not None else None
+    if environment is None:
+        return missing_packages(text, python=path_python())
+    if environment.python == "system":
+        return missing_packages(text, python=sys.executable)
+    pin = session.pins.environment_pin(environment)
+    return missing_packages(text, pin=pin) if pin is not None else []
+
+
+def _remedy(environment: str | None, lacking: Sequence[str]) -> str:
+    if environment is None:
+        return f"run `pip install {' '.join(lacking)}`, or give the stage an environment that has it"
+    return f"add it to [environment.{environment}], or run `pip install {' '.join(lacking)}` where that is the system's"
 
 
 def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
