@@ -46,9 +46,7 @@ def files_that_decide(repo: Repository, root: str) -> list[str]:
     return sorted(found)
 
 
-def ignored_folders(repo: Repository, root: str, folder: str) -> set[str]:
-    """Return absolute paths of the folders below `folder` that git ignores as a whole."""
-    output = repo.run(
-        "ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory", "--", os.path.relpath(folder, root), cwd=root
-    )
+def ignored_folders(repo: Repository, root: str) -> set[str]:
+    """Return absolute paths of the folders below `root` that git ignores as a whole."""
+    output = repo.run("ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory", cwd=root)
     return {os.path.join(root, path.rstrip("/")) for path in os.fsdecode(output).split("\0") if path.endswith("/")}

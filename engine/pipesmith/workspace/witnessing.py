@@ -59,6 +59,7 @@ class _Look:
         self._looked = witness.Looked()
         self._sizes: dict[str, int] = {}
         self._newest = 0
+        self._ignored: set[str] | None = None
 
     def at(self, stages: list[Stage]) -> tuple[witness.Looked, dict[str, int], int]:
         """Return what was looked at, the number of entries of each folder, and the newest time stamp, in nanoseconds."""
@@ -161,10 +162,11 @@ class _Look:
         """Take every folder of a source, those without listed files too: a file may appear there."""
         if not os.path.isdir(source):
             return
-        ignored = ignored_folders(self._session.workspace.repo, self._root, source)
+        if self._ignored is None:
+            self._ignored = ignored_folders(self._session.workspace.repo, self._root)
         for where, folders, _files in os.walk(source):
             folders[:] = [
-                name for name in folders if name != ".git" and os.path.join(where, name) not in ignored
+                name for name in folders if name != ".git" and os.path.join(where, name) not in self._ignored
             ]
             self._file(where)
             self._ignore_files(where, only_present=True)
