@@ -12,6 +12,7 @@ from pipesmith.pipeline.model import Stage
 __all__ = ["missing_file_hint"]
 
 _MODULE = re.compile(r"No module named '([\w.]+)'")
+_CODE = (".py", ".sh", ".r", ".R", ".jl", ".pl", ".js", ".ts")
 _WORD = re.compile(r"[^\s'\"`:;,()\[\]{}<>|&=]+")
 
 
@@ -73,6 +74,8 @@ def _module_path(root: str, module: str, stage: Stage) -> str | None:
 
 
 def _add(stage: Stage, path: str, what: str) -> str:
+    if path.endswith(_CODE) and os.path.dirname(path):
+        path = os.path.dirname(path)  # code seldom stands alone
     if not stage.source:
         return f"{what} was not given to it: add `source = [\"{path}\"]` to [stage.{stage.base}] (or an input, if it is data)"
     listed = ", ".join(f'"{entry}"' for entry in (*stage.source, path))

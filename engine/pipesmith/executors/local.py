@@ -46,6 +46,7 @@ class LocalExecutor:
         self._greeted = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._closed_known: dict[tuple[str, tuple[str, ...]], list[str]] = {}
 
     def start(self) -> None:
         """Start the supervisor, if it is not there yet. Returns before it is ready. Raises EnvironmentFailure."""
@@ -187,10 +188,11 @@ class LocalExecutor:
         attempt.sandbox = materialise(
             layout, os.path.join(job.scratch, "sandbox"), mounted=mounted, stop=attempt.cancelled.is_set
         )
-        closed = self._closed_folders(job)
+        closed = self._closed_folders(layout.workspace, layout.hidden)
         if mounted:
             empty = os.path.join(job.scratch, "empty")
-            os.mkdir(empty, 0o555)
+            if closed:
+                os.mkdir(empty, 0o555)
             view = {
                 "binds": attempt.sandbox.binds,
                 "root": attempt.sandbox.root,
@@ -206,16 +208,19 @@ class LocalExecutor:
         request["cwd"] = os.path.normpath(os.path.join(layout.workspace if mounted else attempt.sandbox.root, job.cwd))
         return request
 
-    def _closed_folders(self, job: Job) -> list[str]:
+    def _closed_folders(self, workspace: str, hidden: tuple[str, ...]) -> list[str]:
         """Return the folders besides the workspace that a sandboxed job may not reach, by whatever path."""
-        layout = job.layout
-        folders = [path for path in (*layout.hidden, self._pipe_dir) if os.path.isdir(path)]
-        folders += [other for path in (layout.workspace, *folders) for other in aliases(path)]
-        workspace = os.path.realpath(layout.workspace)
+        known = self._closed_known.get((workspace, hidden))
+        if known is not None:
+            return known
+        folders = [path for path in (*hidden, self._pipe_dir) if os.path.isdir(path)]
+        folders += [other for path in (workspace, *folders) for other in aliases(path)]
+        top = os.path.realpath(workspace)
         kept: list[str] = []
         for path in sorted(os.path.realpath(path) for path in folders):
-            if not any(path == above or path.startswith(f"{above}/") for above in (workspace, *kept)):
+            if not any(path == above or path.startswith(f"{above}/") for above in (top, *kept)):
                 kept.append(path)
+        self._closed_known[(workspace, hidden)] = kept
         return kept
 
     def _hand_over(self, attempt: LocalAttempt, request: dict[str, Any]) -> None:

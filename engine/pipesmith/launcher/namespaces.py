@@ -71,13 +71,14 @@ def build_view(view: dict[str, Any], *, pid: bool) -> None:
         if not writable:
             read_only(target)
     # By their descriptors: each of these mounts may hide the path of what is mounted next.
-    root, empty = (os.open(view[name], os.O_PATH | os.O_CLOEXEC) for name in ("root", "empty"))
+    root = os.open(view["root"], os.O_PATH | os.O_CLOEXEC)
+    empty = os.open(view["empty"], os.O_PATH | os.O_CLOEXEC) if view["hidden"] else root
     mount(f"/proc/self/fd/{root}", view["workspace"], None, MS_BIND | MS_REC)
     for path in view["hidden"]:
         mount(f"/proc/self/fd/{empty}", path, None, MS_BIND)
         read_only(path)
-    os.close(root)
-    os.close(empty)
+    for fd in {root, empty}:
+        os.close(fd)
 
 
 def drop_powers() -> None:
