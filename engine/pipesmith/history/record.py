@@ -6,7 +6,8 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from pipesmith.errors import UserError
@@ -83,7 +84,10 @@ class RunRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as `--json` prints it and the commit holds it: nothing but what JSON has."""
-        return {"version": RECORD_VERSION, **_plain(asdict(self))}
+        body = {name: _plain(getattr(self, name)) for name in _names(RunRecord) if name != "stages"}
+        names = _names(StageRecord)
+        stages = [{name: _plain(getattr(stage, name)) for name in names} for stage in self.stages]
+        return {"version": RECORD_VERSION, **body, "stages": stages}
 
     @staticmethod
     def from_json(body: Mapping[str, Any]) -> RunRecord:
@@ -103,26 +107,33 @@ class RunRecord:
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
+
+
 def _known(kind: type, body: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(kind)}
+    names = _names(kind)
     return {name: value for name, value in body.items() if name in names}
 
 
 def _plain(value: Any) -> Any:
     """Return a value with what JSON lacks as text: dates, and numbers that are none (`nan`, `inf`, `-inf`)."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (str, int, float)):
+    if value is None or isinstance(value, (str, int)):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()} if value else {}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value] if value else []
     return str(value)
 
 
-def message_of(record: RunRecord) -> str:
-    """Return the commit message: a line and a table for people, then the record as JSON on the last line, in ASCII."""
+def message_of(record: RunRecord, body: Mapping[str, Any] | None = None) -> str:
+    """Return the commit message: a line and a table for people, then the record as JSON on the last line, in ASCII.
+
+    body: the record as JSON, where it was made already."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.time))
     lines = [f"run {record.id}: {record.status}", "", f"{record.pipeline} by {record.user} on {record.host}, {moment}"]
     if record.message:
@@ -131,8 +142,8 @@ def message_of(record: RunRecord) -> str:
         lines.append("")
         width = max(len(stage.name) for stage in record.stages)
         lines += [_line(stage, width) for stage in record.stages]
-    body = json.dumps(record.as_json(), sort_keys=True, allow_nan=False)
-    lines += ["", f"{_MARK}{body}"]
+    text = json.dumps(record.as_json() if body is None else body, sort_keys=True, allow_nan=False)
+    lines += ["", f"{_MARK}{text}"]
     return "\n".join(lines) + "\n"
 
 

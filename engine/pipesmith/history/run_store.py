@@ -7,7 +7,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pipesmith.errors import UserError
 from pipesmith.git.objects import ObjectReader
@@ -40,16 +41,14 @@ class RunStore:
 
         Raises EnvironmentFailure where the repository can't be written."""
         commit = None
+        body = record.as_json()
         if tree is not None:
-            commit = commit_tree(self._repo, tree, record.commit, message_of(record))
+            commit = commit_tree(self._repo, tree, record.commit, message_of(record, body))
             update_ref(self._repo, f"{PREFIX}{record.id}", commit)
-        self._index([(record, commit)])
+        self._index([(record, body | {"ref": commit})])
 
-    def _index(self, records: Sequence[tuple[RunRecord, str | None]]) -> None:
-        rows = []
-        for record, commit in records:
-            body = json.dumps(record.as_json() | {"ref": commit}).encode()
-            rows.append((record.id, record.time, record.status, body))
+    def _index(self, records: Sequence[tuple[RunRecord, Mapping[str, Any]]]) -> None:
+        rows = [(r.id, r.time, r.status, json.dumps(body).encode()) for r, body in records]
         if rows:
             self._state.write_many("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
 
@@ -195,7 +194,7 @@ class _Reading:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._store._index(self._read)
+        self._store._index([(record, record.as_json() | {"ref": commit}) for record, commit in self._read])
 
 
 def _tagged(record: RunRecord, tag: str) -> bool:

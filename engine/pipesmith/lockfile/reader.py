@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import marshal
 import re
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pipesmith.digest import ALGORITHMS, Digest
 from pipesmith.errors import ConfigError, Finding, UserError
 from pipesmith.lockfile.escapes import ESCAPE, unescape_all
+from pipesmith.lockfile.chunks import Memory, document_of
 from pipesmith.lockfile.model import (
     LOCK_VERSION,
     Accepted,
@@ -27,13 +26,6 @@ __all__ = ["Memory", "has_markers", "parse"]
 
 _MARKER = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
 _PLACE = re.compile(r"\(at line (\d+)")
-
-
-class Memory(Protocol):
-    """Where parsed texts are remembered: the state database."""
-
-    def query(self, sql: str, args: Any = ()) -> list[Any]: ...
-    def write(self, statements: Any) -> None: ...
 
 
 def has_markers(text: str) -> bool:
@@ -91,14 +83,10 @@ def _unreadable(text: str, file: str, key: str, what: str) -> ConfigError:
 
 
 def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
-    key = ""
-    if cache is not None and len(text) > 20_000:
-        key = f"lock-{blake2b(text.encode('utf-8', 'surrogateescape'), digest_size=16).hexdigest()}"
-        for (value,) in cache.query("SELECT value FROM parsed WHERE key = ?", (key,)):
-            try:
-                return marshal.loads(value)  # type: ignore[no-any-return]
-            except (ValueError, EOFError, TypeError):
-                break
+    if cache is not None:
+        known = document_of(text, cache)
+        if known is not None:
+            return known
     if has_markers(text):
         line = text.count("\n", 0, text.index("<<<<<<<")) + 1
         raise ConfigError(
@@ -120,17 +108,6 @@ def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
                 )
             ]
         ) from None
-    if key and cache is not None:
-        try:
-            value = marshal.dumps(document, 2)
-        except ValueError:  # dates in params
-            return document
-        cache.write(
-            [
-                ("DELETE FROM parsed WHERE key LIKE 'lock-%' AND key NOT IN (SELECT key FROM parsed LIMIT 20)", ()),
-                ("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, value)),
-            ]
-        )
     return document
 
 

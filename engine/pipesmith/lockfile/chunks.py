@@ -1,0 +1,91 @@
+"""A lockfile's text taken apart table by table, so that only the tables that changed are parsed again.
+
+Only a shortcut: a text of another shape than the emitter's, or one with a fault, is left to the whole reading.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from pipesmith.lockfile.emitter import HEADER
+
+__all__ = ["Memory", "document_of"]
+
+_WORTH_CHARS = 20_000
+_KEY = "lock-tables"
+
+
+class Memory(Protocol):
+    """Where parsed tables are remembered: the state database."""
+
+    def query(self, sql: str, args: Any = ()) -> list[Any]: ...
+    def write(self, statements: Any) -> None: ...
+
+
+def document_of(text: str, memory: Memory) -> dict[str, Any] | None:
+    """Return what the text says, as tomllib would; None where it must be read as a whole."""
+    if len(text) < _WORTH_CHARS or not text.startswith(HEADER):
+        return None
+    head, *tables = text.split("\n\n[")
+    known = _load(memory)
+    keys = [blake2b(table.encode("utf-8", "surrogateescape"), digest_size=16).digest() for table in tables]
+    unknown = [index for index, key in enumerate(keys) if key not in known]
+    found = {key: known[key] for key in keys if key in known}
+    if unknown or not tables:
+        import tomllib
+
+        try:
+            for index in unknown:
+                found[keys[index]] = tomllib.loads(f"[{tables[index]}")
+        except tomllib.TOMLDecodeError:
+            return None
+    document: dict[str, Any] = {}
+    for line in head.splitlines():
+        if line.startswith("version = ") and line.removeprefix("version = ").isdecimal():
+            document["version"] = int(line.removeprefix("version = "))
+        elif line and not line.startswith("#"):
+            return None
+    for key in keys:
+        if not _merge(document, found[key]):
+            return None
+    if unknown:
+        _store(memory, known, found)
+    return document
+
+
+def _merge(document: dict[str, Any], table: Mapping[str, Any]) -> bool:
+    """Take one `[kind.name]` in; False for anything else, and for a name that is there already."""
+    if len(table) != 1:
+        return False
+    (kind, named), *_ = table.items()
+    if not isinstance(named, dict) or len(named) != 1:
+        return False
+    (name, entry), *_ = named.items()
+    tables = document.setdefault(kind, {})
+    if not isinstance(tables, dict) or name in tables:
+        return False
+    tables[name] = entry
+    return True
+
+
+def _load(memory: Memory) -> dict[bytes, Any]:
+    for (value,) in memory.query("SELECT value FROM parsed WHERE key = ?", (_KEY,)):
+        try:
+            loaded = marshal.loads(value)
+            return loaded if isinstance(loaded, dict) else {}
+        except (ValueError, EOFError, TypeError):
+            break
+    return {}
+
+
+def _store(memory: Memory, known: Mapping[bytes, Any], found: Mapping[bytes, Any]) -> None:
+    """Remember the tables of this text, and older ones as long as they are no more than twice as many."""
+    kept = dict(list(known.items())[-2 * len(found) :]) | found
+    try:
+        value = marshal.dumps(kept, 2)
+    except ValueError:  # dates among the params
+        return
+    memory.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (_KEY, value))])
