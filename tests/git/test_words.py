@@ -1,4 +1,4 @@
-"""What the repository says of itself and of git's failures: no credentials, and the cause rather than its consequences."""
+"""What the repository says of itself and of git's failures: no credentials; the cause, not its consequences."""
 
 from __future__ import annotations
 
