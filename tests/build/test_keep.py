@@ -1,39 +1,49 @@
-"""`keep`: a folder that the next try of the same fingerprint finds again."""
+"""`keep`: a folder that the next try of the same fingerprint finds again, dropped on success; no output, never counts."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+pytestmark = pytest.mark.usefixtures("sandbox")
 
-@pytest.mark.parametrize("kind", ["auto", "copies"])
-def test_next_try_finds_what_the_last_one_left(repo: Any, kind: str) -> None:
-    """In every kind of sandbox; after a success the next run finds nothing."""
-    run = "echo x >> $PIPE_KEEP/ckpt && test $(wc -l < $PIPE_KEEP/ckpt) -ge 2 && cp $PIPE_KEEP/ckpt {outputs.o}"
-    repo.write(
-        "pipeline.toml",
-        f"""
-        [stage.train]
-        run = "{run}"
-        outputs = {{ o = "o.txt" }}
-        keep = "ckpt"
-        """,
-    )
-    env = {"PIPE_SANDBOX": kind}
-    assert repo.pipe("build", env=env, check=False).returncode == 1
-    repo.pipe("build", env=env)
-    assert repo.read("o.txt") == "x\nx\n"
-    assert repo.pipe("build", "--force", env=env, check=False).returncode == 1
+RUN = """
+    [params]
+    x = 1
+    [stage.a]
+    run = "cat $PIPE_KEEP/n >> $HOME/seen 2> /dev/null; echo {params.x} >> PLACE/n; test $(wc -l < $PIPE_KEEP/n) -ge 2 && echo 1 > {outputs.o}"
+    outputs = { o = "o" }
+    keep = "deep/ckpt"
+"""
 
 
-def test_another_fingerprint_finds_nothing(repo: Any) -> None:
-    text = """
-        [stage.train]
-        run = "test ! -e $PIPE_KEEP/ckpt && touch $PIPE_KEEP/ckpt && exit %d"
-        outputs = { o = "o.txt" }
-        keep = "ckpt"
-        """
-    for code in (3, 4):
-        repo.write("pipeline.toml", text % code)
-        assert f"exited with {code}" in repo.pipe("build", check=False).stdout
+@pytest.mark.parametrize("place", ["$PIPE_KEEP", "deep/ckpt"])
+def test_the_next_try_finds_it(repo, toml, place: str) -> None:
+    """The next try of the same fingerprint finds it, as PIPE_KEEP and at its path in the sandbox."""
+    toml(RUN.replace("PLACE", place))
+    assert repo.pipe("build", check=False).returncode == 1
+    assert not repo.exists("deep")
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+    assert (repo.home / "seen").read_text() == "1\n"
+    assert not repo.exists("deep") and not list(repo.pipe_dir.glob("keep/*"))
+
+
+def test_retries_find_it(repo, toml) -> None:
+    """A retry is the next try."""
+    toml(RUN.replace("PLACE", "deep/ckpt") + "    retries = 1\n")
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+
+
+def test_another_fingerprint_does_not(repo, toml) -> None:
+    """Of the same fingerprint only."""
+    toml(RUN.replace("PLACE", "deep/ckpt"))
+    repo.pipe("build", check=False)
+    assert repo.pipe("build", "--set", "x=2", check=False).returncode == 1
+    assert not (repo.home / "seen").exists() or (repo.home / "seen").read_text() == ""
+
+
+def test_without_a_sandbox(repo, toml) -> None:
+    """Without a sandbox PIPE_KEEP names it, and the workspace has no such folder."""
+    toml(RUN.replace("PLACE", "$PIPE_KEEP") + "    sandbox = false\n")
+    assert repo.pipe("build", check=False).returncode == 1
+    assert not repo.exists("deep")
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}

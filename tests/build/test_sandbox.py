@@ -179,7 +179,7 @@ def test_source_hint(repo, toml) -> None:
     """)
     done = repo.pipe("build", "--json", check=False)
     assert 'source = ["src"]' in done.json()["stages"][0]["help"]
-    assert 'source = ["src"]' in repo.pipe("build", check=False).stderr
+    assert 'source = ["src"]' in repo.pipe("build", check=False).stdout
 
 
 def test_module_hint(repo, toml) -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,26 @@ from pipesmith.executors.base import Job, JobResult, Layout, Mount, OutputSpec
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.executors.probe import probe
 
-MODES = ("namespaces", "copies")
+MODES = ("namespaces", "namespaces without pids", "copies")
+PRIVATE = ("namespaces", "namespaces without pids", "user namespace")
 
 
 class Box:
     """A workspace, its `.git/pipe` folder, and an executor. Jobs are shell commands unless they are lists."""
 
     def __init__(self, folder: Path, mode: str) -> None:
-        self.mode = mode
+        self.mode = mode.split()[0] if mode != "user namespace" else "namespaces"
         self.folder = folder
         self.workspace = folder / "home" / "project"
         self.pipe_dir = self.workspace / ".git" / "pipe"
         self.pipe_dir.mkdir(parents=True)
-        self.executor = LocalExecutor(str(self.pipe_dir), mode)
+        self.executor = LocalExecutor(str(self.pipe_dir), self.mode)
+        if mode == "namespaces without pids":
+            found = replace(probe(), pid=False)
+            self.executor.probe = lambda: found  # type: ignore[method-assign]
+        elif mode == "user namespace":
+            wanted = replace(probe(), user=True)
+            self.executor.probe = lambda: wanted  # type: ignore[method-assign]
         self.lines: list[tuple[str, str]] = []
         self.log = folder / "logs" / "stage.log"
         self._numbers = itertools.count(1)
@@ -104,7 +112,7 @@ class Box:
 
 def possible(mode: str) -> None:
     """Skip where this machine has no such sandbox."""
-    if mode == "namespaces" and probe().mode != "namespaces":
+    if mode != "copies" and probe().mode != "namespaces":
         pytest.skip(probe().why)
 
 
@@ -117,19 +125,11 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
     made.executor.close()
 
 
-@pytest.fixture
-def private_box(tmp_path: Path) -> Iterator[Box]:
-    """A workspace whose sandboxes are made of namespaces."""
-    possible("namespaces")
-    made = Box(tmp_path, "namespaces")
-    yield made
-    made.executor.close()
-
-
-@pytest.fixture
-def copying_box(tmp_path: Path) -> Iterator[Box]:
-    """A workspace whose sandboxes are made of copies."""
-    made = Box(tmp_path, "copies")
+@pytest.fixture(params=PRIVATE)
+def private_box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
+    """A workspace whose sandboxes are made of namespaces: as here, and as on machines that offer less."""
+    possible(request.param)
+    made = Box(tmp_path, request.param)
     yield made
     made.executor.close()
 

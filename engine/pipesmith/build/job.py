@@ -160,6 +160,7 @@ class StageJob:
             self._transfer(outcome, stage.transfer)
             return
         keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key)
+        self._drop_failed()
         for attempt in range(stage.retries + 1):
             outcome.attempts = attempt + 1
             scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{secrets.token_hex(8)}")
@@ -230,7 +231,7 @@ class StageJob:
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         live = LiveLog(outcome.log or "")
-        kept = keep.mount(tmpdir)
+        kept = keep.mounts(tmpdir)
         try:
             context_file = write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files)
             variables = stage_variables(
@@ -240,7 +241,7 @@ class StageJob:
                 context_file=context_file,
                 sdk=sdk_folder(),
                 gpus=self._gpus,
-                keep=kept.path if kept else None,
+                keep=kept[0].path if kept else None,
             )
             layout = layout_of(build, stage)
             job = Job(
@@ -249,7 +250,7 @@ class StageJob:
                 argv=argv_of(build, stage),
                 cwd=stage.cwd,
                 env=variables,
-                layout=layout if kept is None else replace(layout, mounts=(*layout.mounts, kept)),
+                layout=replace(layout, mounts=(*layout.mounts, *kept)),
                 scratch=scratch,
                 log_path=outcome.log or "",
                 tmpdir=tmpdir,
@@ -353,12 +354,20 @@ class StageJob:
     def _workspace_outputs_aside(self, scratch: str) -> _Aside:
         return _Aside(self._runner, self._stage, f"{scratch}-aside", active=not self._stage.sandbox)
 
+    def _failed_place(self) -> str:
+        return os.path.join(self._build.pipe_dir, "tmp", "failed", self._stage.name.replace("/", "%2F"))
+
+    def _drop_failed(self) -> None:
+        """Remove what the last failed try of the stage left."""
+        try:
+            remove(self._failed_place())
+        except OSError:
+            pass
+
     def _keep_failed(self, scratch: str) -> None:
         """Leave the sandbox of a failed stage where a person can look at it, until the next try."""
-        kept = os.path.join(self._build.pipe_dir, "tmp", "failed", self._stage.name.replace("/", "%2F"))
+        kept = self._failed_place()
         try:
-            if os.path.lexists(kept):
-                remove(kept)
             os.makedirs(os.path.dirname(kept), exist_ok=True)
             os.rename(scratch, kept)
         except OSError:

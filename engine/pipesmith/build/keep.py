@@ -19,17 +19,19 @@ class KeepFolder:
         self._parent = os.path.join(pipe_dir, "keep", stage.name.replace("/", "%2F"))
         self._folder = os.path.join(self._parent, key)
 
-    def mount(self, tmpdir: str) -> Mount | None:
-        """Return where a stage finds the folder: below its TMPDIR, since a sandbox hides the repository's own folders.
-        None for a stage without `keep`. Makes it if need be, and drops those of other fingerprints."""
+    def mounts(self, tmpdir: str) -> tuple[Mount, ...]:
+        """Return where a stage finds the folder: below its TMPDIR (that is PIPE_KEEP, the same with every kind of
+        sandbox), and at the path that `keep` names in the sandbox. Makes it if need be, and drops those of other
+        fingerprints. Empty for a stage without `keep`."""
         if self._stage.keep is None:
-            return None
+            return ()
         if os.path.isdir(self._parent):
             for name in os.listdir(self._parent):
                 if name != os.path.basename(self._folder):
                     shutil.rmtree(os.path.join(self._parent, name), ignore_errors=True)
         os.makedirs(self._folder, exist_ok=True)
-        return Mount(origin=self._folder, path=os.path.join(tmpdir, "keep"), writable=True)
+        places = (os.path.join(tmpdir, "keep"), self._stage.keep)
+        return tuple(Mount(origin=self._folder, path=place, writable=True) for place in places)
 
     def drop(self) -> None:
         """Remove the folder: the stage has succeeded."""

@@ -55,6 +55,11 @@ class LockWriter:
         with self._mutex:
             self._datasets[name] = pin
 
+    def pending(self) -> bool:
+        """Return whether there are entries that were not written yet."""
+        with self._mutex:
+            return bool(self._stages or self._environments or self._datasets)
+
     def tick(self) -> None:
         """Write if there is something new and the last writing is half a second ago."""
         if time.monotonic() - self._written >= _INTERVAL_S:

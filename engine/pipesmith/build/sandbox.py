@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from pipesmith.build.context import BuildContext
+from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.executors.base import Layout, Mount, OutputSpec
 from pipesmith.pipeline.model import OriginKind, Stage
 
@@ -51,7 +52,7 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
 def _visible(build: BuildContext, stage: Stage) -> tuple[str, ...]:
     """Return folders in the workspace that stay readable: the interpreter's prefix, the environment's, those of PATH."""
     given = build.environment(stage)
-    wanted = [sys.prefix, sys.base_prefix, *given.path, *os.environ.get("PATH", "").split(os.pathsep)]
+    wanted = [sys.prefix, sys.base_prefix, sdk_folder(), *given.path, *os.environ.get("PATH", "").split(os.pathsep)]
     if given.prefix:
         wanted.append(given.prefix)
     return tuple(sorted({_whole(path) for path in _inside(build.root, wanted)}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
@@ -15,7 +15,7 @@ __all__ = ["Repository", "cut_credentials"]
 
 def cut_credentials(url: str) -> str:
     """Return a remote's URL without user name and password."""
-    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", r"\1", url)
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/]*@", r"\1", url, flags=re.IGNORECASE)
 
 
 # What `git rev-parse --local-env-vars` lists, but for configuration: set inside git's hooks, true of one repository.
@@ -115,9 +115,8 @@ class Repository:
         Raises EnvironmentFailure with git's own words where it exits otherwise than `ok`."""
         done = self.process(*args, input=input, env=env, cwd=cwd)
         if done.returncode not in ok:
-            said = os.fsdecode(done.stderr).strip().splitlines()
-            words = said[-1] if said else f"exit {done.returncode}"
-            raise EnvironmentFailure(f"`git {args[0]}` failed: {words.removeprefix('fatal: ')}")
+            words = _cause(os.fsdecode(done.stderr)) or f"exit {done.returncode}"
+            raise EnvironmentFailure(f"`git {_verb(args)}` failed: {words}")
         return done.stdout
 
     def process(
@@ -197,6 +196,21 @@ class Repository:
             "GIT_OBJECT_DIRECTORY": folder,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(known),
         }
+
+
+def _verb(args: Sequence[str]) -> str:
+    """Return the git command of arguments that may begin with `-c KEY=VALUE`."""
+    at = 0
+    while at + 2 < len(args) and args[at] == "-c":
+        at += 2
+    return args[at]
+
+
+def _cause(said: str) -> str:
+    """Return the first error that git told of, since what follows follows from it; else its last line."""
+    lines = said.strip().splitlines()
+    first = next((line for line in lines if line.startswith(("error: ", "fatal: "))), lines[-1] if lines else "")
+    return first.removeprefix("error: ").removeprefix("fatal: ")
 
 
 def _rev_parse(path: str, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:

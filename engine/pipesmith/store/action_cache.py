@@ -125,11 +125,10 @@ class ActionCache:
 
     def record(self, result: ActionResult) -> None:
         """Write a result down. Raises EnvironmentFailure where it can't be written."""
-        body = json.dumps(result.as_json(), sort_keys=True, separators=(",", ":"))
         outs = json.dumps([_out_json(out) for out in result.outs], sort_keys=True)
         path = os.path.join(self._folder(result.key), f"{_checksum(outs)[:32]}.json")
         try:
-            write_whole(path, f"{_checksum(body)}\n{body}\n".encode("ascii"))
+            write_whole(path, _render(result.as_json()))
         except OSError as error:
             raise disk_failure(error, self.root) from None
 
@@ -152,15 +151,20 @@ class ActionCache:
                         yield os.path.join(folder, name), result
 
 
+def _render(body: Mapping[str, Any]) -> bytes:
+    """Return the canonical bytes of a record: one line of JSON with the hash of all else in it as `checksum`."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return (json.dumps({**body, "checksum": _checksum(text)}, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+
 def _read(path: str) -> ActionResult | None:
     if not path.endswith(".json"):
         return None
     try:
-        with open(path, encoding="ascii") as file:
-            head, _, body = file.read().partition("\n")
-        body = body.rstrip("\n")
-        if _checksum(body) != head:
-            return None
-        return ActionResult.from_json(json.loads(body))
-    except (OSError, ValueError, KeyError, TypeError):
+        with open(path, "rb") as file:
+            data = file.read()
+        body = json.loads(data)
+        del body["checksum"]
+        return ActionResult.from_json(body) if _render(body) == data else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -81,6 +81,7 @@ class LockTable:
             with open(note, "w", encoding="utf-8", errors="surrogateescape") as file:
                 command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
                 json.dump({"pid": os.getpid(), "host": socket.gethostname(), "command": command}, file)
+            share(note)
         except OSError:
             pass
         return Hold(fd, note)

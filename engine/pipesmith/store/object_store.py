@@ -326,7 +326,11 @@ class ObjectStore:
         mode = 0o777 if executable else 0o666
         try:
             big = link and (size is None or size > HARDLINK_ABOVE_BYTES)
-            if big and os.stat(path).st_size > HARDLINK_ABOVE_BYTES and self._link(algorithm, hex, path, target, mode, executable):
+            if (
+                big
+                and os.stat(path).st_size > HARDLINK_ABOVE_BYTES
+                and self._link(algorithm, hex, path, target, mode, executable)
+            ):
                 return
             copied = copy_hashing(path, target, mode, algorithm)
         except FileNotFoundError as error:

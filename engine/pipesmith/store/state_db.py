@@ -71,21 +71,21 @@ class StateDB:
 
     def _make(self) -> None:
         make_folders(os.path.dirname(self.path))
-        new = not os.path.exists(self.path)
+        if not os.path.exists(self.path):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            share(self.path)  # now: what SQLite makes beside it gets the same mode
         self._connection = self._connect()
         self.writable = True
-        if new:
-            share(self.path)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         try:
-            mode = "DELETE" if _on_network(self.path) else "WAL"
-            connection.execute(f"PRAGMA journal_mode={mode}")
-            connection.execute("PRAGMA synchronous=NORMAL")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > _VERSION:
                 raise _LaterVersion(version)
+            mode = "DELETE" if _on_network(self.path) else "WAL"
+            connection.execute(f"PRAGMA journal_mode={mode}")
+            connection.execute("PRAGMA synchronous=NORMAL")
             if version != _VERSION:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
             connection.execute("SELECT key FROM witness LIMIT 1")
@@ -190,7 +190,9 @@ class StateDB:
     def _failed(self, error: sqlite3.Error) -> None:
         """Begin anew after damage that showed only now; do without writing where the disk can't be written."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+        if code == sqlite3.SQLITE_READONLY:
+            self.writable = False
+        elif code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             if self.writable:
                 self.writable = False
                 self.notices.append(f"state.db can't be written ({error}); what this command learns is not remembered")

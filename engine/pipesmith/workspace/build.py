@@ -26,6 +26,7 @@ from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
 from pipesmith.pipeline.graph import downstream, edges, upstream
 from pipesmith.pipeline.graph import order as topological
+from pipesmith.store.modes import make_folders, prepare
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
 from pipesmith.workspace.pins import user_and_host
@@ -104,7 +105,7 @@ class _Build:
             data = {given.origin.dataset: None for stage in stages for given in stage.inputs.values()}
             session.pins.pin_datasets([name for name in data if name])
         judgement = session.judgement(
-            building=True, lenient=options.allow_missing, restore=options.restore and not options.dry_run or options.restore
+            building=True, lenient=options.allow_missing, restore=(options.restore and not options.dry_run) or options.restore
         )
         force = self._forced(session, wanted)
         verdicts: dict[str, Verdict] = {}
@@ -347,10 +348,11 @@ class _Build:
             local.close()
 
     def _make_folders(self) -> None:
+        prepare(self.workspace.pipe_dir, self.workspace.repo.config.get("core.sharedrepository"))
         for name in ("cache", "tmp", "logs", "locks"):
             folder = os.path.join(self.workspace.pipe_dir, name)
             try:
-                os.makedirs(folder, exist_ok=True)
+                make_folders(folder)
             except OSError as error:
                 raise EnvironmentFailure(
                     f"`{folder}` can't be made: {error.strerror}", "a build needs to write into the repository's git folder"

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pipesmith.errors import UserError
 from pipesmith.git.repository import Repository
 from pipesmith.store.locks import LockTable
+from pipesmith.store.modes import prepare
 from pipesmith.store.state_db import StateDB
 
 if TYPE_CHECKING:
     from pipesmith.events import Event
     from pipesmith.history.record import RunRecord
     from pipesmith.history.run_store import RunStore
-    from pipesmith.workspace.results import BuildResult, StatusResult
     from pipesmith.pipeline.model import Stage
+    from pipesmith.workspace.results import BuildResult, StatusResult
     from pipesmith.workspace.session import Session
 
 __all__ = ["LOCK_NAME", "PIPELINE_NAME", "Workspace"]
@@ -62,6 +63,8 @@ class Workspace:
     @cached_property
     def state(self) -> StateDB:
         """The state database; opened when first asked for, and usable even where it can't be written."""
+        if not os.path.isdir(self.pipe_dir):
+            prepare(self.pipe_dir, self.repo.config.get("core.sharedrepository"))
         return StateDB(os.path.join(self.pipe_dir, "state.db"))
 
     @cached_property
