@@ -36,7 +36,9 @@ class Change:
 
 
 def compare(workspace: Workspace, a: str, b: str | None = None) -> list[Change]:
-    """Return what differs from `a` to `b`, each a run or a revision; without `b`, to the work tree's lockfile. Raises UserError."""
+    """Return what differs from `a` to `b`, each a run or a revision; without `b`, to the work tree's lockfile.
+
+    Raises UserError for what is neither."""
     old = _facts(workspace, a)
     new = _facts(workspace, b) if b is not None else _of_lockfile(workspace.session().lockfile)
     changes = []
