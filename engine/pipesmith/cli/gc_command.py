@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.pipeline.units import parse_size_bytes
-    from pipesmith.retention.gc import collect
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.collecting import collect_garbage
 
     try:
         max_size = parse_size_bytes(arguments.max_size) if arguments.max_size else None
@@ -35,13 +35,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         if max_size is None:
             out.line("no `[cache] max-size`: nothing to do")
             return 0
-    report = collect(
-        repo=workspace.repo,
-        pipe_dir=workspace.pipe_dir,
-        store=session.store,
-        actions=session.actions,
-        runs=workspace.run_store,
-        state=workspace.state,
+    report = collect_garbage(
+        session,
         keep_days=arguments.keep_days,
         kept_days=arguments.kept,
         max_size_bytes=max_size,

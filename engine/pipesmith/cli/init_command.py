@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
-    from pipesmith.workspace.scaffold import scaffold
+    from pipesmith.workspace.scaffold import in_repository, scaffold
 
     if arguments.source:
         raise UserError("this version has no `pipe init --from` yet", "run `pipe init`")
@@ -29,6 +29,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         out.line(f"wrote {path}")
     for path in left:
         out.line(f"left alone {path}: it is there already")
+    if not in_repository(os.getcwd()):
+        out.line("next: `git init`: pipe works in a git repository")
     if written:
         out.line("next: `pipe build`" if arguments.example else "next: write a stage into pipeline.toml, then `pipe build`")
     return 0

@@ -12,7 +12,6 @@ import stat
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any
 
@@ -260,6 +259,8 @@ class StatCache:
     def _read_all(self, folder: str, files: Sequence[tuple[str, Stamp]]) -> list[tuple[str, Stamp]]:
         paths = [f"{folder}/{name}" for name, _stamp in files]
         if len(paths) > 1 and sum(stamp[1] for _name, stamp in files) > _POOL_ABOVE_BYTES:
+            from concurrent.futures import ThreadPoolExecutor  # dear to import, and seldom needed
+
             with ThreadPoolExecutor(min(4, len(paths))) as pool:
                 return list(pool.map(self._hash, paths))
         return [self._hash(path) for path in paths]

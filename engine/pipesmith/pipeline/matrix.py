@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from datetime import date, time
 from itertools import product
 from typing import Any
-from urllib.parse import quote
+import re
 
 __all__ = ["cell_name", "cells", "value_text"]
+
+_ODD = re.compile(r"[^A-Za-z0-9_.+-]")
 
 
 def value_text(value: Any) -> str:
@@ -24,7 +26,11 @@ def value_text(value: Any) -> str:
 
 def cell_name(cell: Mapping[str, Any]) -> str:
     """Return a cell's values in key order as written, joined by `-`; what is not [A-Za-z0-9_.+-] percent-encoded."""
-    return "-".join(quote(value_text(value), safe="+").replace("~", "%7E") for value in cell.values())
+    return "-".join(_ODD.sub(_percent, value_text(value)) for value in cell.values())
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape"))
 
 
 def cells(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:

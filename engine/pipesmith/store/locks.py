@@ -9,7 +9,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import struct
 import sys
 import time
@@ -80,7 +79,7 @@ class LockTable:
         try:
             with open(note, "w", encoding="utf-8", errors="surrogateescape") as file:
                 command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:200]
-                json.dump({"pid": os.getpid(), "host": socket.gethostname(), "command": command}, file)
+                json.dump({"pid": os.getpid(), "host": os.uname().nodename, "command": command}, file)
             share(note)
         except OSError:
             pass

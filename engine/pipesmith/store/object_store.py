@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
@@ -159,6 +158,8 @@ class ObjectStore:
             return Entry("f", name, hex, size, bool(info.st_mode & 0o100))
 
         if len(files) > _POOL_ABOVE and any(info.st_size > _SMALL_BYTES for _n, _p, info in files):
+            from concurrent.futures import ThreadPoolExecutor  # dear to import, and seldom needed
+
             with ThreadPoolExecutor(4) as pool:
                 entries += pool.map(add, files)
         else:

@@ -20,12 +20,14 @@ from pipesmith.build.scheduler import Scheduler
 from pipesmith.digest import Digest
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, StageError, UserError
 from pipesmith.events import BuildFinished, BuildStarted, Event, Notice
-from pipesmith.executors.gpus import GpuPool
+from pipesmith.executors.gpus import GpuPool, driver_gpus
 from pipesmith.executors.local import LocalExecutor
+from pipesmith.executors.output import MIN_SECRET
 from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
 from pipesmith.pipeline.graph import downstream, edges, upstream
 from pipesmith.pipeline.graph import order as topological
+from pipesmith.pipeline.model import Stage
 from pipesmith.store.modes import make_folders, prepare
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
@@ -114,11 +116,39 @@ class _Build:
         self._refuse(session, verdicts)
         if options.dry_run:
             return self._planned(verdicts)
+        self._remarks(session, stages)
         undelivered = self._deliver_owed(session, [name for name, verdict in verdicts.items() if verdict.fresh])
         result = self._build(session, judgement, wanted, force, verdicts)
         if undelivered is not None and result.status in ("succeeded", "up-to-date"):
             raise undelivered
         return result
+
+    def _remarks(self, session: Session, stages: Sequence[Stage]) -> None:
+        """Say what a person may not expect: once a clone that GPUs lie idle, always that the shared cache is not used."""
+        short = {
+            name
+            for stage in stages
+            for name in stage.pass_env
+            if 0 < len(os.environ.get(name, "")) < MIN_SECRET
+        }
+        for name in sorted(short):
+            if self._once(session, f"short-{name}"):
+                self.notice(f"the value of `{name}` has under {MIN_SECRET} characters: it is not masked in logs", level="warning")
+        if not any(stage.resources.gpus for stage in session.pipeline.stages.values()):
+            gpus = driver_gpus()
+            if gpus and self._once(session, "idle-gpus"):
+                self.notice(
+                    f"this machine has {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} and no stage asks for one",
+                    help="a stage that wants one says so: `resources = { gpus = 1 }`",
+                )
+
+    def _once(self, session: Session, name: str) -> bool:
+        """Return whether something is to be said for the first time in this clone."""
+        state, key = session.workspace.state, f"said-{session.workspace.root}-{name}"
+        if state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
+            return False
+        state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
+        return True
 
     def _deliver_owed(self, session: Session, fresh: Sequence[str]) -> StageError | None:
         """Make up for deliveries of fresh stages that an earlier build could not make; return the first that fails again."""
@@ -335,6 +365,7 @@ class _Build:
                 status = "failed"
             remember_seconds(workspace.state, {o.stage: o.seconds for o in outcomes.values() if o.status == "ran"})
             recorder.finish(status, list(outcomes.values()))
+            self._keep_small(session)
             if failure is not None:
                 raise failure
             self.listener(BuildFinished(time=time.time(), run=self.run_id, status=status))
@@ -346,6 +377,21 @@ class _Build:
             )
         finally:
             local.close()
+
+    def _keep_small(self, session: Session) -> None:
+        """Keep the cache under `[cache] max-size`."""
+        most = session.pipeline.cache.max_size_bytes
+        if most is None:
+            return
+        from pipesmith.workspace.collecting import collect_garbage
+
+        try:
+            report = collect_garbage(session, max_size_bytes=most, only_over_size=True)
+        except (UserError, EnvironmentFailure) as error:
+            self.notice(f"the cache was not kept under `[cache] max-size`: {error.text}", level="warning")
+            return
+        for text in report.notes:
+            self.notice(text, level="warning")
 
     def _make_folders(self) -> None:
         prepare(self.workspace.pipe_dir, self.workspace.repo.config.get("core.sharedrepository"))

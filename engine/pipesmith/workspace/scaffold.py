@@ -7,7 +7,7 @@ import os
 from pipesmith.errors import UserError
 from pipesmith.git.repository import Repository
 
-__all__ = ["scaffold"]
+__all__ = ["in_repository", "scaffold"]
 
 _PIPELINE = """# A stage graph, built by `pipe build`. `pipe schema` prints what may stand here.
 
@@ -83,14 +83,19 @@ exec pipe status --rev HEAD --check
 """
 
 
-def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str]]:
-    """Write what is missing below `folder` and return (written, left alone), both as relative paths.
+def in_repository(folder: str) -> bool:
+    """Return whether a folder lies in a git repository."""
+    try:
+        Repository.discover(folder)
+    except UserError:
+        return False
+    return True
 
-    Raises UserError outside a git repository.
-    """
+
+def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str]]:
+    """Write what is missing below `folder` and return (written, left alone), both as relative paths."""
     if not os.path.isdir(folder):
         raise UserError(f"`{folder}` is not a folder")
-    Repository.discover(folder)
     name = os.path.basename(os.path.realpath(folder))
     files = {
         "pipeline.toml": (_PIPELINE if example else _EMPTY).format(name=name),
