@@ -52,7 +52,8 @@ def edit(bed, kind: str, path: str, content, executable: bool) -> None:
     elif kind == "force":
         bed.repo.git("-c", "core.safecrlf=false", "add", "-f", "--", f":(literal){path}", check=False)
     elif kind.startswith("."):
-        if not place.is_symlink() and not place.is_file():
+        ways = [place, *(bed.path / parent for parent in place.relative_to(bed.path).parents)]
+        if not any(way.is_symlink() or way.is_file() for way in ways):
             bed.repo.write(f"{path}/{kind}" if path else kind, content)
     elif kind == "remove":
         _drop(place)

@@ -150,6 +150,8 @@ def test_a_folder_replaced_by_a_link_hides_what_git_tracked_in_it(bed):
     (bed.path / "old").rmdir()
     os.symlink("new", bed.path / "old")
     assert bed.source(".") == bed.would_commit()
+    assert bed.source("old") == bed.tree().hash_path_id("old") == bed.would_commit("old")
+    assert bed.source("old/a.py") is None
 
 
 def test_a_file_replaced_by_a_folder_and_the_other_way_round(bed):

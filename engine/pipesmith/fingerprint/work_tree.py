@@ -66,21 +66,25 @@ class WorkTree:
         out."""
         builder = self._source_builder()
         inner = _inner(path)
-        if builder.is_folder(inner):
-            names = builder.files_below(inner)
-            self._files.prepare(names)
-            identity = builder.tree_id(inner)
-        elif builder.is_file(inner):
-            names = [inner]
-            entry = self._files.entry(inner)
-            identity = entry[1] if entry is not None else None
-        else:
-            return None
-        for name in self._files.links_among(names):
+        names = builder.files_below(inner)
+        identity = self._id(builder, inner)
+        for name in self._files.links_among([inner, *names]):
             problem = self._link_problem(name)
             if problem is not None:
                 raise UserError(problem, "make it lead to a file of the workspace, or name it in .pipeignore")
         return identity
+
+    def _id(self, builder: TreeBuilder, path: str) -> str | None:
+        """Return the id of what lies at a path now: a listed folder may have become a file or link, and the other
+        way."""
+        if builder.is_file(path):
+            entry = self._files.entry(path)
+            if entry is not None:
+                return entry[1]
+        if not builder.is_folder(path):
+            return None
+        self._files.prepare(builder.files_below(path))
+        return builder.tree_id(path)
 
     def source_files(self, path: str) -> list[tuple[str, int]]:
         """Return (path, mode) of exactly the files that belong to a source, those of nested repositories included.
@@ -249,12 +253,8 @@ class WorkTree:
     def hash_path_id(self, path: str) -> str | None:
         held = self._held_builder()
         inner = _inner(path)
-        if held.is_folder(inner):
-            self._files.prepare(held.files_below(inner))
-            return held.tree_id(inner)
-        if held.is_file(inner):
-            entry = self._files.entry(inner)
-            return entry[1] if entry is not None else None
+        if held.is_folder(inner) or held.is_file(inner):
+            return self._id(held, inner)
         digest = self._cache.digest(os.path.join(self._root, path))
         return digest.text if digest is not None else None
 
