@@ -501,7 +501,7 @@ def test_all_of_it_as_an_ordinary_user(tmp_path: Path) -> None:
                 "no:cacheprovider",
                 f"--basetemp={home}/base",
                 "-k",
-                "sandbox or cancel",
+                "(sandbox or cancel) and not pids",
                 "tests",
             ],
             env=env,

@@ -32,6 +32,7 @@ from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
 from pipesmith.pipeline.model import Stage, Transfer
 from pipesmith.store.action_cache import ActionResult
+from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Verdict
 
@@ -112,7 +113,13 @@ class StageJob:
         if self._verdict.broken:
             raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
         self._owe(result.outs)
-        self._place(result.outs, result.metrics, restored=True)
+        try:
+            self._place(result.outs, result.metrics, restored=True)
+        except (ObjectDamaged, ObjectMissing):
+            if all(self._build.store.has(out.digest) for out in result.outs):
+                raise
+            outcome.status = REJUDGE  # the result is not at hand after all: another one may be, or it runs
+            return
         outcome.status, outcome.outs, outcome.metrics = "restored", result.outs, result.metrics
         if result.origin:
             outcome.notes = (*outcome.notes, f"result of {result.origin}")

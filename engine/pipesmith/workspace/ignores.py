@@ -39,7 +39,7 @@ def ignore_outputs(session: Session) -> list[str]:
         )
         raise UserError(
             f"git tracks `{path}`, a cached output ({where})",
-            f"run `git rm -r --cached {path}`, or set `cache = false` to leave it to git",
+            f"run `git rm --cached {'-r ' if os.path.isdir(os.path.join(workspace.root, path)) else ''}{path}`, or set `cache = false` to leave it to git",
         )
     missing = [path for path in cached if path not in ignored(workspace.repo, workspace.root, cached)]
     lines = [f"/{path.translate(_SPECIAL)}" for path in missing]
