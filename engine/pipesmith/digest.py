@@ -7,8 +7,9 @@ so that the three kinds can't be taken for one another.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-__all__ = ["ALGORITHMS", "Digest", "new_hasher"]
+__all__ = ["ALGORITHMS", "Digest", "Hasher", "new_hasher"]
 
 ALGORITHMS = ("blake3", "md5")
 
@@ -45,22 +46,25 @@ class Digest:
         return self.hex[:8]
 
 
-class _Hasher:
-    """What blake3 and hashlib objects have in common (for typing only)."""
+class Hasher(Protocol):
+    """What blake3 and hashlib objects have in common."""
 
-    def update(self, data: bytes | bytearray | memoryview, /) -> object: ...
+    def update(self, data: Any, /) -> object:
+        """Take more bytes."""
 
-    def hexdigest(self) -> str: ...
+    def hexdigest(self) -> str:
+        """Return the hash of all bytes so far, in lower-case hex."""
+        ...
 
 
-def new_hasher(algorithm: str) -> _Hasher:
-    """Return an empty hasher with `update` and `hexdigest`. Raises ValueError for an unknown algorithm."""
+def new_hasher(algorithm: str) -> Hasher:
+    """Return an empty hasher. Raises ValueError for an unknown algorithm."""
     if algorithm == "blake3":
         from blake3 import blake3
 
-        return blake3()  # type: ignore[no-any-return,unused-ignore]
+        return blake3()
     if algorithm == "md5":
         from hashlib import md5
 
-        return md5(usedforsecurity=False)  # type: ignore[return-value]
+        return md5(usedforsecurity=False)
     raise ValueError(f"unknown hash algorithm {algorithm!r}")

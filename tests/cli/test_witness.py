@@ -10,11 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo
 
 # What a no-op may import besides what the interpreter itself starts with.
-ALLOWED = {"pipesmith", "pipesmith.__main__", "pipesmith.fingerprint", "pipesmith.fingerprint.witness", "_blake2", "marshal", "__future__"}
+ALLOWED = {
+    "pipesmith",
+    "pipesmith.__main__",
+    "pipesmith.fingerprint",
+    "pipesmith.fingerprint.witness",
+    "_blake2",
+    "marshal",
+    "__future__",
+}
 
 
 @pytest.fixture
@@ -48,7 +55,11 @@ def witnesses(repo: Repo) -> list[str]:
 
 def imported(repo: Repo, *args: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "pipesmith", *args], cwd=repo.path, env=repo.env, capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "-m", "pipesmith", *args],
+        cwd=repo.path,
+        env=repo.env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
@@ -57,7 +68,9 @@ def imported(repo: Repo, *args: str) -> set[str]:
 def test_a_no_op_imports_next_to_nothing(built: Repo) -> None:
     """The second no-op is answered by the witness, which imports nothing of the rooms."""
     assert len(witnesses(built)) == 1
-    bare = subprocess.run([sys.executable, "-X", "importtime", "-m", "this"], capture_output=True, text=True, env=built.env)
+    bare = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "this"], capture_output=True, text=True, env=built.env
+    )
     start = {line.rpartition("|")[2].strip() for line in bare.stderr.splitlines()}
     assert imported(built, "build") - start <= ALLOWED
     assert "pipesmith.cli" in imported(built, "build", "--dry-run")
@@ -81,10 +94,15 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "input edited": lambda p: (p / "data/d.txt").write_text("e\n"),
     "input added": lambda p: (p / "data/e.txt").write_text("e\n"),
     "output removed": lambda p: (p / "out/a.txt").unlink(),
-    "param edited": lambda p: (p / "pipeline.toml").write_text((p / "pipeline.toml").read_text().replace("seed = 1", "seed = 2")),
+    "param edited": lambda p: (p / "pipeline.toml").write_text(
+        (p / "pipeline.toml").read_text().replace("seed = 1", "seed = 2")
+    ),
     "ignore file in a source": lambda p: (p / "src/.gitignore").write_text("b.txt\n"),
     "pipeignore": lambda p: (p / ".pipeignore").write_text("src/deep\n"),
-    "ignored in the clone": lambda p: ((p / ".git/info").mkdir(exist_ok=True), (p / ".git/info/exclude").write_text("b.txt\n")),
+    "ignored in the clone": lambda p: (
+        (p / ".git/info").mkdir(exist_ok=True),
+        (p / ".git/info/exclude").write_text("b.txt\n"),
+    ),
     "attributes": lambda p: (p / ".gitattributes").write_text("*.txt text eol=crlf\n"),
 }
 
@@ -96,7 +114,9 @@ def test_a_difference_is_seen(built: Repo, change: str) -> None:
     built.pipe("status")
     CHANGES[change](built.path)
     seen = built.pipe("status", "--json")
-    fresh = subprocess.run(["rm", "-rf", str(built.pipe_dir / "tmp" / "witness"), str(built.pipe_dir / "state.db")], check=True)
+    fresh = subprocess.run(
+        ["rm", "-rf", str(built.pipe_dir / "tmp" / "witness"), str(built.pipe_dir / "state.db")], check=True
+    )
     assert fresh.returncode == 0
     assert seen.json() == built.pipe("status", "--json").json()
 
@@ -132,7 +152,10 @@ def test_many_files_are_checked_by_two_processes(repo: Repo) -> None:
     for folder in range(22):
         for index in range(1000):
             repo.write(f"data/f{folder}/{index}", "")
-    repo.write("pipeline.toml", '[stage.a]\nrun = "ls {inputs.d} | wc -l > {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "o.txt" }\n')
+    repo.write(
+        "pipeline.toml",
+        '[stage.a]\nrun = "ls {inputs.d} | wc -l > {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "o.txt" }\n',
+    )
     repo.write(".gitignore", "/data\n")
     repo.commit()
     repo.pipe("build")

@@ -25,19 +25,23 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
         print("\n".join(Workspace.open(".").session().pipeline.groups))
         return 0
-    options = {}
+    options: dict[str, str] = {}
     for name in COMMANDS:
-        flags = [flag for action in command_parser(name)._actions for flag in action.option_strings if flag.startswith("--")]
+        flags = [
+            flag for action in command_parser(name)._actions for flag in action.option_strings if flag.startswith("--")
+        ]
         options[name] = " ".join(sorted({*flags, "--json"}))
     words = " ".join(COMMANDS)
     if arguments.shell == "fish":
         print(f"complete -c pipe -f -n __fish_use_subcommand -a '{words}'")
-        for name, flags in options.items():
-            for flag in flags.split():
+        for name, listed in options.items():
+            for flag in listed.split():
                 print(f"complete -c pipe -f -n '__fish_seen_subcommand_from {name}' -l {flag.removeprefix('--')}")
-        print(f"complete -c pipe -f -n '__fish_seen_subcommand_from {_STAGES}' -a '(pipe completion fish --stages 2>/dev/null)'")
+        print(
+            f"complete -c pipe -f -n '__fish_seen_subcommand_from {_STAGES}' -a '(pipe completion fish --stages 2>/dev/null)'"
+        )
         return 0
-    cases = "\n".join(f'    {name}) words="{flags}" ;;' for name, flags in options.items())
+    cases = "\n".join(f'    {name}) words="{listed}" ;;' for name, listed in options.items())
     script = f"""_pipe() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" words
   if [ "$COMP_CWORD" -eq 1 ]; then

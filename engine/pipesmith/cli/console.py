@@ -7,7 +7,16 @@ import time
 from typing import Any
 
 from pipesmith.cli.output import Output, reason_text, seconds_text
-from pipesmith.events import BuildFinished, BuildStarted, Event, Notice, StageFinished, StageOutput, StageStarted, StageWaiting
+from pipesmith.events import (
+    BuildFinished,
+    BuildStarted,
+    Event,
+    Notice,
+    StageFinished,
+    StageOutput,
+    StageStarted,
+    StageWaiting,
+)
 
 __all__ = ["PlainConsole", "console_for"]
 

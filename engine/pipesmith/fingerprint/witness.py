@@ -9,10 +9,14 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-
 from _blake2 import blake2b
 
 from pipesmith import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    _Folders = list[tuple[str, int, bytes]]
+    _Listed = list[tuple[str, tuple[int, ...], tuple[str, ...], bytes]]
 
 __all__ = ["RACY_NS", "Looked", "ask", "folder_signature", "forget", "place", "stamp", "store"]
 
@@ -135,11 +139,7 @@ def ask(args: list[str]) -> str | None:
         return None
 
 
-def _holds(
-    files: dict[str, tuple[int, ...] | None],
-    folders: list[tuple[str, int, bytes]],
-    listed: list[tuple[str, tuple[int, ...], tuple[str, ...], bytes]],
-) -> bool:
+def _holds(files: dict[str, tuple[int, ...] | None], folders: _Folders, listed: _Listed) -> bool:
     for path, before in files.items():
         if stamp(path) != before:
             return False
@@ -147,20 +147,20 @@ def _holds(
     work += [(len(row[2]) + 1, 1, index) for index, row in enumerate(listed)]
     if sum(size for size, _kind, _index in work) < _FORK_ABOVE:
         return _all_hold(work, folders, listed)
-    mine, others = _halves(work, folders, listed)
+    mine, others = _halves(work)
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            code = 0 if others() else 1
+            code = 0 if _all_hold(others, folders, listed) else 1
         finally:
             os._exit(code)
-    good = mine()
+    good = _all_hold(mine, folders, listed)
     _pid, status = os.waitpid(pid, 0)
     return good and status == 0
 
 
-def _all_hold(work, folders, listed):  # type: ignore[no-untyped-def]
+def _all_hold(work: list[tuple[int, int, int]], folders: _Folders, listed: _Listed) -> bool:
     try:
         for _size, kind, index in work:
             if kind == 0:
@@ -176,18 +176,19 @@ def _all_hold(work, folders, listed):  # type: ignore[no-untyped-def]
     return True
 
 
-def _halves(work, folders, listed):  # type: ignore[no-untyped-def]
-    """Return two checks of about the same work. Threads would not help: the interpreter is what takes the time."""
-    sides: tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]] = ([], [])
-    sizes = [0, 0]
+def _halves(work: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    """Return two parts of about the same work. Threads would not help: the interpreter is what takes the time."""
+    mine: list[tuple[int, int, int]] = []
+    others: list[tuple[int, int, int]] = []
+    balance = 0
     for item in sorted(work, reverse=True):
-        side = 0 if sizes[0] <= sizes[1] else 1
-        sides[side].append(item)
-        sizes[side] += item[0]
-    return (
-        lambda: _all_hold(sides[0], folders, listed),
-        lambda: _all_hold(sides[1], folders, listed),
-    )
+        if balance <= 0:
+            mine.append(item)
+            balance += item[0]
+        else:
+            others.append(item)
+            balance -= item[0]
+    return mine, others
 
 
 def store(where: str, looked: Looked, sizes: dict[str, int], answer: str) -> None:

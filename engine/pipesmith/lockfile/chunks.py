@@ -83,7 +83,7 @@ def _load(memory: Memory) -> dict[bytes, Any]:
 
 def _store(memory: Memory, known: Mapping[bytes, Any], found: Mapping[bytes, Any]) -> None:
     """Remember the tables of this text, and older ones as long as they are no more than twice as many."""
-    kept = dict(list(known.items())[-2 * len(found) :]) | found
+    kept = {**dict(list(known.items())[-2 * len(found) :]), **found}
     try:
         value = marshal.dumps(kept, 2)
     except ValueError:  # dates among the params

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from pipesmith.digest import ALGORITHMS, Digest
 from pipesmith.errors import ConfigError, Finding, UserError
-from pipesmith.lockfile.escapes import ESCAPE, unescape_all
 from pipesmith.lockfile.chunks import Memory, document_of
+from pipesmith.lockfile.escapes import ESCAPE, unescape_all
 from pipesmith.lockfile.model import (
     LOCK_VERSION,
     Accepted,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, time
 from itertools import product
 from typing import Any
-import re
 
 __all__ = ["cell_name", "cells", "value_text"]
 

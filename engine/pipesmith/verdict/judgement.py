@@ -13,7 +13,7 @@ from pipesmith.errors import UserError
 from pipesmith.fingerprint.fingerprint import fingerprint_of
 from pipesmith.fingerprint.items import InputPart, input_parts, stage_items
 from pipesmith.fingerprint.tree import Found, Tree
-from pipesmith.lockfile.model import LockedDep, Lockfile, LockedOut
+from pipesmith.lockfile.model import LockedDep, LockedOut, Lockfile
 from pipesmith.pipeline.model import Pipeline, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.verdict.expectations import broken_expectations

@@ -61,7 +61,9 @@ def _dot(before: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> st
 
     lines = ["digraph pipeline {", "  node [shape=box, style=filled];"]
     lines += [f'  {quoted(name)} [fillcolor="{_COLORS[states[name]]}"];' for name in before]
-    lines += [f"  {quoted(earlier)} -> {quoted(name)};" for name, all_earlier in before.items() for earlier in all_earlier]
+    lines += [
+        f"  {quoted(earlier)} -> {quoted(name)};" for name, all_earlier in before.items() for earlier in all_earlier
+    ]
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -81,7 +83,7 @@ def _svg(before: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> st
     for name, layer in layers.items():
         rows.setdefault(layer, []).append(name)
     width = max((len(name) for name in before), default=4) * 8 + 24
-    place = {}
+    place: dict[str, tuple[int, int]] = {}
     for layer, names in rows.items():
         if layer:
             names.sort(key=lambda name: sum(place[e][0] for e in before[name]) / max(1, len(before[name])))
@@ -96,8 +98,8 @@ def _svg(before: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> st
     ]
     for name, all_earlier in before.items():
         x, y = place[name]
-        for earlier in all_earlier:
-            from_x, from_y = place[earlier]
+        for each in all_earlier:
+            from_x, from_y = place[each]
             out.append(
                 f'<path d="M{from_x + width / 2},{from_y + 36} C{from_x + width / 2},{from_y + 60} {x + width / 2},{y - 24} '
                 f'{x + width / 2},{y}" fill="none" stroke="#666" marker-end="url(#a)"/>'

@@ -12,7 +12,7 @@ from pipesmith.digest import Digest
 from pipesmith.errors import ConfigError, Finding, UserError
 from pipesmith.fingerprint.stat_cache import StatCache
 from pipesmith.fingerprint.work_tree import WorkTree
-from pipesmith.lockfile.model import Lockfile, LockedOut
+from pipesmith.lockfile.model import LockedOut, Lockfile
 from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.model import Pipeline
 from pipesmith.pipeline.reader import line_of, read_pipeline

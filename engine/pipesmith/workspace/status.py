@@ -11,7 +11,7 @@ from pipesmith.digest import Digest
 from pipesmith.errors import UserError
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.git.objects import ObjectReader
-from pipesmith.lockfile.model import Lockfile, LockedOut
+from pipesmith.lockfile.model import LockedOut, Lockfile
 from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.graph import upstream
