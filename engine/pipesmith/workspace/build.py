@@ -28,6 +28,7 @@ from pipesmith.history.timings import last_seconds, remember_seconds
 from pipesmith.pipeline.graph import downstream, edges, upstream
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.model import Stage
+from pipesmith.store.locks import CACHE
 from pipesmith.store.modes import make_folders, prepare
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
@@ -93,13 +94,13 @@ class _Build:
         self.session = session
         pipeline = session.pipeline
         wanted = self._wanted(session)
-        if not options.dry_run:
-            for line in ignore_outputs(session):
-                self.notice(f"added `{line}` to .gitignore")
         for text in workspace.state.notices:
             self.notice(text, level="warning")
         stages = [pipeline.stages[name] for name in wanted]
         preflight(session, stages, compute=options.compute)
+        if not options.dry_run:
+            for line in ignore_outputs(session):
+                self.notice(f"added `{line}` to .gitignore")
         if not options.dry_run:
             used = dict.fromkeys(stage.environment for stage in stages if stage.environment)
             session.pins.resolve_environments([name for name in used if name], self.notice)
@@ -176,7 +177,9 @@ class _Build:
             session, wanted
         ):
             return self._up_to_date(session, verdicts)
-        return self._execute(session, judgement, wanted, force, verdicts)
+        self._make_folders()
+        with self.workspace.locks.shared(CACHE):  # a collection waits, or keeps what is young
+            return self._execute(session, judgement, wanted, force, verdicts)
 
     # -- what is wanted -----------------------------------------------------------------------------------------------
 
@@ -283,7 +286,6 @@ class _Build:
         verdicts: Mapping[str, Verdict],
     ) -> BuildResult:
         workspace, options, pipeline = self.workspace, self.options, session.pipeline
-        self._make_folders()
         local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
         try:
             local.start()

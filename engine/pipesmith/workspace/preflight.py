@@ -16,7 +16,7 @@ __all__ = ["preflight", "preflight_notebooks"]
 
 def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None = None) -> None:
     """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at."""
-    findings = [*_unsupported(session, stages), *_resources(session, stages), *_ways(session, stages)]
+    findings = [*_unsupported(session, stages), *_resources(session, stages), *_ways(session)]
     if compute is not None and compute != "local":
         if compute not in session.pipeline.computes:
             near = nearest(compute, session.pipeline.computes)
@@ -168,12 +168,21 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
                 yield _finding(session, f"{key}.gpu-memory", f"`{stage.name}` asks for more memory than any GPU here has")
 
 
-def _ways(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
-    """Outputs whose folder is a link that leads out of the workspace."""
-    for stage in stages:
+def _ways(session: Session) -> Iterable[Finding]:
+    """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another name."""
+    root = session.workspace.root
+    for stage in session.pipeline.stages.values():
         for name, output in stage.outputs.items():
-            if os.path.dirname(output.path):
-                try:
-                    check_inside(session.workspace.root, output.path)
-                except UserError as error:
-                    yield _finding(session, f"stage.{stage.base}.outputs.{name}", error.text, error.help)
+            folder = os.path.dirname(output.path)
+            if not folder or os.path.realpath(os.path.join(root, folder)) == os.path.join(root, folder):
+                continue
+            key = f"stage.{stage.base}.outputs.{name}"
+            try:
+                check_inside(root, output.path)
+            except UserError as error:
+                yield _finding(session, key, error.text, error.help)
+                continue
+            real = os.path.relpath(os.path.realpath(os.path.join(root, folder)), os.path.realpath(root))
+            if real != folder:
+                path = os.path.normpath(os.path.join(real, os.path.basename(output.path)))
+                yield _finding(session, key, f"`{output.path}` goes through a symbolic link", f"name it `{path}`")

@@ -1,0 +1,188 @@
+"""temp outputs, links leading out, deliveries' paths."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+TEMP = """
+    [stage.a]
+    source = "src"
+    run = "NOTE(a) && cat src > {outputs.t}"
+    outputs = { t = { path = "tmp/t", temp = true } }
+    [stage.b]
+    source = "code"
+    run = "NOTE(b) && cat {inputs.t} code > {outputs.o}"
+    inputs = { t = "stage:a.t" }
+    outputs = { o = "o" }
+"""
+
+
+@pytest.fixture
+def temp(repo, toml):
+    repo.write("src", "1")
+    repo.write("code", "x")
+    toml(TEMP)
+    repo.pipe("build")
+    assert repo.ran() == ["a", "b"]
+    return repo
+
+
+def test_temp_is_gone_once_its_consumers_are_fresh(temp) -> None:
+    """Absent counts as locked; gone once its consumers are fresh."""
+    assert not temp.exists("tmp/t") and temp.read("o") == "1x"
+    assert temp.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert temp.pipe("status", "--check").returncode == 0
+    assert temp.ran() == []
+
+
+def test_temp_is_restored_when_needed(temp) -> None:
+    """Needed again: restored."""
+    temp.write("code", "y")
+    done = temp.pipe("build", "--json")
+    assert done.stages() == {"a": "restored", "b": "ran"}
+    assert temp.ran() == ["b"] and temp.read("o") == "1y" and not temp.exists("tmp/t")
+
+
+def test_temp_is_made_when_it_can_not_be_had(temp) -> None:
+    """Needed again: restored or made."""
+    import shutil
+
+    shutil.rmtree(temp.pipe_dir)
+    temp.write("code", "y")
+    assert temp.pipe("build", "--json").stages() == {"a": "ran", "b": "ran"}
+    assert temp.ran() == ["a", "b"] and temp.read("o") == "1y"
+
+
+def test_temp_early_cutoff(temp) -> None:
+    """A stage before a temp output that makes the same again leaves its consumers fresh."""
+    temp.write("src", "2")
+    temp.pipe("build")
+    assert temp.ran() == ["a", "b"] and temp.read("o") == "2x"
+    temp.write("src", "1")
+    done = temp.pipe("build", "--json")
+    assert temp.ran() == [] and temp.read("o") == "1x"
+    assert done.stages()["b"] == "restored"
+    assert not temp.exists("tmp/t")
+
+
+def test_temp_stays_while_a_consumer_fails(repo, toml) -> None:
+    """It stays until its consumers are fresh."""
+    repo.write("src", "1")
+    repo.write("code", "x")
+    toml(TEMP.replace("code > {outputs.o}", "code > {outputs.o}; exit 1"))
+    repo.pipe("build", check=False)
+    assert repo.exists("tmp/t")
+
+
+def test_temp_at_a_revision(temp) -> None:
+    """At a revision it is fresh like the rest."""
+    temp.commit()
+    assert temp.pipe("status", "--rev", "HEAD", "--check").returncode == 0
+
+
+@pytest.mark.parametrize("key", ["inputs = { d = 'data' }", "source = 'data'", "inputs = { d = 'data/x' }"])
+def test_a_link_leading_out(repo, toml, key: str) -> None:
+    """No path may leave the workspace through a symlink; the error for `data -> /mnt/big` shows the `[dataset]` to write."""
+    (repo.home / "big").mkdir()
+    (repo.home / "big/x").write_text("1")
+    os.symlink(repo.home / "big", repo.path / "data")
+    toml(f"""
+        [stage.a]
+        {key}
+        run = "NOTE(a) && echo 1 > {{outputs.o}}"
+        outputs = {{ o = "o" }}
+    """)
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 2 and "pipeline.toml:" in done.stderr
+    assert "[dataset." in done.stderr and str(repo.home / "big") in done.stderr
+    assert repo.ran() == []
+
+
+def test_an_output_through_a_link_leading_out(repo, toml) -> None:
+    """Nor an output."""
+    (repo.home / "big").mkdir()
+    os.symlink(repo.home / "big", repo.path / "out")
+    toml("""
+        [stage.a]
+        run = "NOTE(a) && echo 1 > {outputs.o}"
+        outputs = { o = "out/o" }
+    """)
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 2 and "out" in done.stderr and repo.ran() == []
+    assert not list((repo.home / "big").iterdir()) and not repo.exists(".gitignore")
+
+
+def test_an_output_through_a_link_inside(repo, toml) -> None:
+    """Nor does an output go through a link that stays inside: git can't say whether it ignores such a path."""
+    (repo.path / "real").mkdir()
+    os.symlink("real", repo.path / "out")
+    toml("""
+        [stage.a]
+        run = "NOTE(a) && echo 1 > {outputs.o}"
+        outputs = { o = "out/o" }
+    """)
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 2 and "pipeline.toml:3" in done.stderr and "`real/o`" in done.stderr
+    assert repo.ran() == []
+
+
+def test_a_dangling_link_given_to_a_stage(repo, toml) -> None:
+    """One that dangles is an error when a stage is given it."""
+    os.symlink("nowhere", repo.path / "data")
+    toml("""
+        [stage.a]
+        inputs = { d = "data" }
+        run = "echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 2 and "data" in done.stderr
+
+
+def test_a_missing_input_or_source(repo, toml) -> None:
+    """A missing source or input: exit 2 before anything runs, both at once."""
+    toml("""
+        [stage.z]
+        run = "NOTE(z) && echo 1 > {outputs.o}"
+        outputs = { o = "z" }
+        [stage.a]
+        source = "code"
+        inputs = { d = "dat" }
+        run = "NOTE(a) && echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 2 and "`code`" in done.stderr and "`dat`" in done.stderr
+    assert repo.ran() == []
+
+
+def test_an_output_that_is_a_link(repo, toml) -> None:
+    """An output must be a file or a folder."""
+    toml("""
+        [stage.a]
+        run = "ln -s /etc/passwd {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    done = repo.pipe("build", "--json", check=False)
+    assert done.stages() == {"a": "failed"} and "link" in done.json()["stages"][0]["error"]
+
+
+def test_outputs_of_strange_names(repo, toml) -> None:
+    """Names with spaces, quotes and unicode are names like others."""
+    toml("""
+        [stage.a]
+        run = "echo 1 > {outputs.o}"
+        outputs = { o = "out dir/it's ünï $x [1]*" }
+        [stage.b]
+        run = ["cp", "{inputs.i}", "{outputs.o}"]
+        inputs = { i = "stage:a.o" }
+        outputs = { o = "b" }
+    """)
+    repo.pipe("build")
+    assert repo.read("b") == "1\n"
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    (repo.path / "out dir/it's ünï $x [1]*").unlink()
+    assert repo.pipe("build", "--json").stages()["a"] == "restored"
+    assert repo.git("status", "--porcelain", "-z").stdout.count("out dir") == 0
