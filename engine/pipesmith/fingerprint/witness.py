@@ -9,7 +9,6 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-
 from _blake2 import blake2b
 
 from pipesmith import __version__
