@@ -1,4 +1,4 @@
-"""Writes scikit-learn's handwritten digits as CSV, a train and a test part: a label and 64 pixels from 0 to 1 a line."""
+"""Writes scikit-learn's digits as CSV, a train and a test part: a line is a label and 64 pixels from 0 to 1."""
 
 import argparse
 import random
