@@ -1,7 +1,8 @@
 """Garbage collection of the cache: what nothing needs goes to the trash, and from there, after a week, for good.
 
-Safe beside builds: what is younger than an hour, or than the oldest build that goes on, stays; a build that meets an
-object in the trash takes it back.
+Safe beside builds. Where none goes on, a collection holds the cache's lock, and builds wait the moment that it takes.
+While one goes on, what is younger than an hour, or than the oldest build, stays; and who restores an object that was
+just dropped takes it back from the trash.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipesmith.retention.roots import Inside, Roots, find_roots
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.disk import disk_failure
 from pipesmith.store.kept import kept
-from pipesmith.store.locks import Hold, LockTable
+from pipesmith.store.locks import CACHE, Hold, LockTable
 from pipesmith.store.object_store import ObjectStore
 from pipesmith.store.state_db import StateDB
 
@@ -96,12 +97,13 @@ def collect(
     only_over_size: drop nothing while the cache is smaller, and no more than it takes.
     Raises EnvironmentFailure where git can't tell what is needed, UserError while another collection is at work.
     """
-    hold = None if dry_run else _alone(pipe_dir)
+    hold, alone = _locks(pipe_dir, dry_run=dry_run)
     try:
         now = time.time()
         recorded = list(runs.all())
-        live = [record.time for record in recorded if _goes_on(record, now)]
-        fresh_since = min([now - _FRESH_S, *(started - _BEFORE_START_S for started in live)])
+        live = [record.time for record in recorded if alone is None and _goes_on(record, now)]
+        young = min([now - _FRESH_S, *(started - _BEFORE_START_S for started in live)])
+        fresh_since = young if alone is None else now
         found = [
             _Object(algorithm, hex, info.st_size, max(info.st_mtime, info.st_ctime))
             for algorithm, hex, info in store.objects()
@@ -136,23 +138,26 @@ def collect(
                 report.notes.append(_too_big(found, gone, roots, report.left_bytes - max_size_bytes))
         report.emptied, report.emptied_bytes = trash.empty(os.path.join(pipe_dir, "trash"), dry_run=dry_run)
         if not dry_run:
-            remove_leftovers(pipe_dir, fresh_since, live=bool(live))
+            remove_leftovers(pipe_dir, young, live=alone is None)
         return report
     finally:
-        if hold is not None:
-            hold.release()
+        for each in (alone, hold):
+            if each is not None:
+                each.release()
 
 
-def _alone(pipe_dir: str) -> Hold:
-    """Return the lock of the one collection of a clone."""
+def _locks(pipe_dir: str, *, dry_run: bool) -> tuple[Hold | None, Hold | None]:
+    """Return the lock of the one collection of a clone, and that of the cache where nobody uses it."""
     locks = LockTable(os.path.join(pipe_dir, "locks"))
     try:
         hold = locks.try_acquire("gc")
+        if hold is None and not dry_run:
+            raise UserError(f"another `pipe gc` is at work in this clone: {locks.holder('gc')}", "wait for its end")
+        return hold, locks.try_acquire(CACHE)
     except OSError as error:
+        if dry_run:
+            return None, None
         raise disk_failure(error, pipe_dir) from None
-    if hold is None:
-        raise UserError(f"another `pipe gc` is at work in this clone: {locks.holder('gc')}", "wait until it has ended")
-    return hold
 
 
 def _goes_on(record: RunRecord, now: float) -> bool:

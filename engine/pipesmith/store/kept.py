@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pipesmith.digest import Digest
 from pipesmith.errors import UserError
 from pipesmith.store.disk import disk_failure, names, write_whole
+from pipesmith.store.locks import CACHE, LockTable
 from pipesmith.store.object_store import ObjectStore
 
 __all__ = ["Kept", "keep", "kept"]
@@ -42,6 +43,11 @@ def keep(store: ObjectStore, there: str, *, path: str, stage: str) -> Digest:
 
     Raises EnvironmentFailure where it can't be stored, UserError for what has no content (a socket, a device).
     """
+    with LockTable(os.path.join(os.path.dirname(store.root), "locks")).shared(CACHE):
+        return _keep(store, there, path, stage)
+
+
+def _keep(store: ObjectStore, there: str, path: str, stage: str) -> Digest:
     link = os.path.islink(there)
     digest = store.add_bytes(os.fsencode(os.readlink(there))) if link else _take_in(store, there)
     now = time.time()

@@ -13,21 +13,24 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 
 from pipesmith.store.modes import make_folders, share
 
-__all__ = ["Hold", "LockTable"]
+__all__ = ["CACHE", "Hold", "LockTable"]
+
+CACHE = "cache"  # shared by all that store and restore, exclusively held by a collection
 
 _F_OFD_SETLK = 37  # Linux; fcntl has no name for it in Python 3.11
 _SPACE = 1 << 62
 _NOT_KNOWN = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
-def _try_lock(fd: int, offset: int) -> bool:
-    """Lock one byte for writing, without blocking. Raises OSError where the system has no such locks."""
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+def _try_lock(fd: int, offset: int, *, shared: bool) -> bool:
+    """Lock one byte, without blocking. Raises OSError where the system has no such locks."""
+    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
     try:
         fcntl.fcntl(fd, _F_OFD_SETLK, request)
     except (BlockingIOError, PermissionError):
@@ -38,7 +41,7 @@ def _try_lock(fd: int, offset: int) -> bool:
 class Hold:
     """A lock that is held. Its file is not inherited by the programs that are started meanwhile."""
 
-    def __init__(self, fd: int, note: str) -> None:
+    def __init__(self, fd: int, note: str | None) -> None:
         self._fd = fd
         self._note = note
 
@@ -47,10 +50,11 @@ class Hold:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        try:
-            os.unlink(self._note)
-        except OSError:
-            pass
+        if self._note is not None:
+            try:
+                os.unlink(self._note)
+            except OSError:
+                pass
         os.close(fd)
 
 
@@ -69,12 +73,17 @@ class LockTable:
     def _note(self, name: str) -> str:
         return os.path.join(self._folder, f"{self._offset(name):016x}.holder")
 
-    def try_acquire(self, name: str) -> Hold | None:
-        """Return the lock of a name, None when another holds it. Raises OSError where the folder can't be written."""
+    def try_acquire(self, name: str, *, shared: bool = False) -> Hold | None:
+        """Return the lock of a name, None when another holds it. Raises OSError where the folder can't be written.
+
+        shared: any number of processes may hold it so, while none holds it otherwise.
+        """
         make_folders(self._folder)
-        fd = self._locked(name)
+        fd = self._locked(name, shared=shared)
         if fd is None:
             return None
+        if shared:
+            return Hold(fd, None)
         note = self._note(name)
         try:
             with open(note, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -85,11 +94,11 @@ class LockTable:
             pass
         return Hold(fd, note)
 
-    def _locked(self, name: str) -> int | None:
+    def _locked(self, name: str, *, shared: bool) -> int | None:
         """Return the open file that holds the lock of a name, None when another does."""
         fd = self._open(self._path)
         try:
-            if _try_lock(fd, self._offset(name)):
+            if _try_lock(fd, self._offset(name), shared=shared):
                 return fd
         except OSError as error:
             if error.errno not in _NOT_KNOWN:
@@ -98,7 +107,7 @@ class LockTable:
             os.close(fd)
             fd = self._open(os.path.join(self._folder, f"{self._offset(name):016x}.lock"))
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 return fd
             except BlockingIOError:
                 pass
@@ -123,12 +132,19 @@ class LockTable:
         except (OSError, ValueError, KeyError):
             return None
 
-    @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
         """Hold a name for the time of a `with`, waiting for it as long as need be."""
+        return self._held(name, shared=False)
+
+    def shared(self, name: str) -> AbstractContextManager[None]:
+        """Hold a name together with others for the time of a `with`, waiting for who holds it alone."""
+        return self._held(name, shared=True)
+
+    @contextmanager
+    def _held(self, name: str, *, shared: bool) -> Iterator[None]:
         pause = 0.001
         while True:
-            hold = self.try_acquire(name)
+            hold = self.try_acquire(name, shared=shared)
             if hold is not None:
                 break
             time.sleep(pause)
