@@ -19,7 +19,7 @@ PEERS = ("dvc==3.67.1", "snakemake==9.27.1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """work: where graphs are laid out. python, pipe: of the normal install. peers: where dvc and snakemake are, or None."""
+    """work: where graphs are laid out. python, pipe: of the normal install. peers: where dvc and snakemake are."""
 
     work: Path
     python: str
