@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bench.graphs import Shape, commit
 from bench.measure import Command, Figures, alternate, environment, run_once
 from bench.tools import Tools
 
-__all__ = ["Growth", "Row", "Sizes", "growth_rows", "rows"]
+__all__ = ["GROUPS", "Growth", "Row", "Sizes", "growth_rows", "machine", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large and how often. peers: shapes to try DVC and Snakemake on; DVC's first build alone grows faster than linearly."""
+    """How large and how often. peers: shapes for DVC and Snakemake; DVC's first build grows faster than linearly."""
 
     rounds: int
     no_ops: tuple[Shape, ...]
@@ -82,29 +82,22 @@ class Sizes:
         )
 
 
-def rows(tools: Tools, sizes: Sizes) -> Iterator[Row]:
-    """Measure one figure after another, and give each as it is known."""
-    yield _version(tools, sizes)
-    for shape in sizes.no_ops:
-        yield from _no_op(tools, sizes, shape)
-    yield _one_change(tools, sizes)
-    yield _trivial_stages(tools, sizes)
-    yield _first_fingerprint(tools, sizes)
-    yield _restore(tools, sizes)
-    if tools.peers is not None:
-        for shape in sizes.peers:
-            yield from _peers(tools, sizes, shape)
+def rows(tools: Tools, sizes: Sizes, only: Collection[str] = ()) -> Iterator[Row]:
+    """Measure one figure after another, and give each as it is known. only: those of GROUPS, by name; empty: all."""
+    for name, group in GROUPS.items():
+        if not only or name in only:
+            yield from group(tools, sizes)
 
 
 def _ms(**figures: Figures) -> str:
     return ", ".join(f"{name} {found.median_ms:.1f} ms" for name, found in figures.items())
 
 
-def _version(tools: Tools, sizes: Sizes) -> Row:
+def _version(tools: Tools, sizes: Sizes) -> Iterator[Row]:
     version = Command(args=[tools.pipe, "--version"], cwd=tools.work)
     found = alternate({"pipe": version, "python": tools.command("python", tools.work)}, rounds=2 * sizes.rounds)
     ratio = found["pipe"].ratio(found["python"])
-    return Row(
+    yield Row(
         what="`pipe --version` / `python -c pass`", value=ratio, unit="×", bound=2.5, aim=1.5, detail=_ms(**found)
     )
 
@@ -126,6 +119,11 @@ def _kind(shape: Shape) -> str:
     return "few" if shape.stages * shape.files <= 100 else "square"
 
 
+def _no_ops(tools: Tools, sizes: Sizes) -> Iterator[Row]:
+    for shape in sizes.no_ops:
+        yield from _no_op(tools, sizes, shape)
+
+
 def _no_op(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
     against, bound, aim = _NO_OP_BOUNDS[_kind(shape)]
     named = {"git": "git status", "python": "python -c pass"}[against]
@@ -142,7 +140,7 @@ def _no_op(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
             shutil.rmtree(command.cwd)
 
 
-def _one_change(tools: Tools, sizes: Sizes) -> Row:
+def _one_change(tools: Tools, sizes: Sizes) -> Iterator[Row]:
     """One source file of many stages changes: the build without what the command itself takes."""
     shape = Shape(sizes.many_stages, 1)
     repo = tools.built("pipe", shape)
@@ -162,7 +160,7 @@ def _one_change(tools: Tools, sizes: Sizes) -> Row:
         [pipe - command for pipe, command in zip(found["pipe"].seconds, found["command"].seconds, strict=True)]
     )
     shutil.rmtree(repo)
-    return Row(
+    yield Row(
         what=f"one changed file among {shape.stages:,} stages, without its command / `python -c pass`",
         value=own.ratio(found["python"]),
         unit="×",
@@ -172,7 +170,7 @@ def _one_change(tools: Tools, sizes: Sizes) -> Row:
     )
 
 
-def _trivial_stages(tools: Tools, sizes: Sizes) -> Row:
+def _trivial_stages(tools: Tools, sizes: Sizes) -> Iterator[Row]:
     shape = Shape(sizes.trivial_stages, 1)
     repos = {tool: tools.built(tool, shape) for tool in ("pipe", "make", "ninja")}
 
@@ -188,7 +186,7 @@ def _trivial_stages(tools: Tools, sizes: Sizes) -> Row:
     found = alternate(commands, rounds=max(3, sizes.rounds // 2))
     for repo in repos.values():
         shutil.rmtree(repo)
-    return Row(
+    yield Row(
         what=f"a trivial stage, sandboxed and recorded: cost over make's ({shape.stages} stages, -j2)",
         value=(found["pipe"].median_ms - found["make"].median_ms) / shape.stages,
         unit=" ms",
@@ -198,7 +196,7 @@ def _trivial_stages(tools: Tools, sizes: Sizes) -> Row:
     )
 
 
-def _first_fingerprint(tools: Tools, sizes: Sizes) -> Row:
+def _first_fingerprint(tools: Tools, sizes: Sizes) -> Iterator[Row]:
     repo = tools.work / "large-file"
     shutil.rmtree(repo, ignore_errors=True)
     repo.mkdir()
@@ -214,8 +212,11 @@ def _first_fingerprint(tools: Tools, sizes: Sizes) -> Row:
     run_once(tools.command("pipe", repo), environment())
 
     def forget() -> None:
-        for path in (repo / ".git/pipe").glob("state.db*"):
-            path.unlink()
+        for path in (repo / ".git/pipe").iterdir():
+            if path.is_dir() and path.name != "cache":
+                shutil.rmtree(path)
+            elif not path.is_dir():
+                path.unlink()
 
     reference = "from blake3 import blake3; blake3(max_threads=blake3.AUTO).update_mmap('large.bin').hexdigest()"
     commands = {
@@ -224,7 +225,7 @@ def _first_fingerprint(tools: Tools, sizes: Sizes) -> Row:
     }
     found = alternate(commands, rounds=max(3, sizes.rounds // 2))
     shutil.rmtree(repo)
-    return Row(
+    yield Row(
         what=f"first fingerprint of {sizes.large_file_bytes / (1 << 30):g} GiB / the reference `blake3` call",
         value=found["pipe"].ratio(found["blake3"]),
         unit="×",
@@ -234,7 +235,7 @@ def _first_fingerprint(tools: Tools, sizes: Sizes) -> Row:
     )
 
 
-def _restore(tools: Tools, sizes: Sizes) -> Row:
+def _restore(tools: Tools, sizes: Sizes) -> Iterator[Row]:
     repo = tools.work / "small-files"
     shutil.rmtree(repo, ignore_errors=True)
     repo.mkdir()
@@ -253,7 +254,7 @@ def _restore(tools: Tools, sizes: Sizes) -> Row:
     }
     found = alternate(commands, rounds=sizes.rounds)
     shutil.rmtree(repo)
-    return Row(
+    yield Row(
         what=f"restore of {sizes.small_files:,} small files / `cp -r`",
         value=found["pipe"].ratio(found["cp"]),
         unit="×",
@@ -263,7 +264,13 @@ def _restore(tools: Tools, sizes: Sizes) -> Row:
     )
 
 
-def _peers(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
+def _peers(tools: Tools, sizes: Sizes) -> Iterator[Row]:
+    if tools.peers is not None:
+        for shape in sizes.peers:
+            yield from _peer(tools, sizes, shape)
+
+
+def _peer(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
     commands = {tool: tools.command(tool, tools.built(tool, shape)) for tool in ("pipe", "dvc", "snakemake")}
     found = alternate(commands, rounds=3)
     for peer, name in (("dvc", "dvc repro"), ("snakemake", "snakemake")):
@@ -278,6 +285,17 @@ def _peers(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
         )
     for command in commands.values():
         shutil.rmtree(command.cwd)
+
+
+GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
+    "version": _version,
+    "no-op": _no_ops,
+    "one-change": _one_change,
+    "trivial": _trivial_stages,
+    "fingerprint": _first_fingerprint,
+    "restore": _restore,
+    "peers": _peers,
+}
 
 
 def growth_rows(tools: Tools, sizes: Sizes) -> Iterator[Growth]:
