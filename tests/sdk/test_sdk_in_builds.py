@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from select import select
 
 import pytest
 from tests.conftest import Repo, Result
 
-from pipesmith.build.live_log import LiveLog, files_of, lines_of
+from pipesmith.build.live_log import LiveLog
 from pipesmith.build.sdk_path import sdk_folder
+from pipesmith.history.logged import files_of, lines_of
 
 PIPELINE = """
 [params]
@@ -73,6 +76,40 @@ def test_a_stage_reads_writes_and_logs(project: Repo) -> None:
     assert json.loads(Path(files_of(str(log)), lines[1]["table"]).read_text()) == {"columns": ["a"], "rows": [[1]]}
     assert not Path(lines_of(str(log))).is_symlink() and not Path(files_of(str(log))).is_symlink()
     assert not (project.pipe_dir / "logs" / run / "prepare.log.jsonl").exists()
+
+
+WAIT = """
+import pathlib, time
+while not pathlib.Path(run.params["train"]["lr"]).exists():
+    time.sleep(0.02)
+"""
+
+
+def test_what_is_logged_is_followed_live(project: Repo) -> None:
+    """`pipe logs -f` shows it while the stage still runs."""
+    go = project.home / "go"
+    project.write("src/train.py", TRAIN + WAIT)
+    project.write("pipeline.toml", PIPELINE.replace("lr = 0.1", f'lr = "{go}"'))
+    building = project.start("build")
+    following = None
+    try:
+        deadline = time.monotonic() + 30
+        while '"running"' not in project.pipe("runs", "--json", check=False).stdout and time.monotonic() < deadline:
+            time.sleep(0.1)
+        following = project.start("logs", "-f", "latest", "train")
+        assert following.stdout is not None
+        assert select([following.stdout], [], [], 30)[0]
+        assert following.stdout.readline() == "loss = 0.5 (step 1)\n"
+        assert building.poll() is None
+    finally:
+        go.touch()
+        building.communicate(timeout=30)
+        if following is not None:
+            rest = following.communicate(timeout=30)[0]
+    assert building.returncode == 0
+    assert rest.startswith("t = table t-") and "id True" in rest
+    logged = project.pipe("logs", "--json").json()["logged"]["train"]
+    assert [line["name"] for line in logged] == ["loss", "t"]
 
 
 def test_what_is_logged_does_not_count(project: Repo) -> None:

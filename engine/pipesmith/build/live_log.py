@@ -10,17 +10,9 @@ import os
 import shutil
 import tempfile
 
-__all__ = ["LiveLog", "files_of", "lines_of"]
+from pipesmith.history.logged import files_of, lines_of
 
-
-def lines_of(log_path: str) -> str:
-    """Return the path of the logged lines that belong to a stage's log."""
-    return f"{log_path}.jsonl"
-
-
-def files_of(log_path: str) -> str:
-    """Return the folder of the images and tables that the lines name."""
-    return f"{log_path}.files"
+__all__ = ["LiveLog"]
 
 
 class LiveLog:

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.history.logged import follow_logged, read_logged
     from pipesmith.history.logs import follow, log_path
     from pipesmith.workspace import Workspace
 
@@ -34,11 +35,13 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         paths = [os.path.join(folder, name) for name in names if name.endswith(".log")]
     if out.json_mode:
-        logs = {}
+        logs, logged = {}, {}
         for path in paths:
             with open(path, encoding="utf-8", errors="replace") as file:
                 logs[os.path.basename(path).removesuffix(".log")] = file.read()
-        out.json({"run": record.id, "logs": logs})
+            if entries := read_logged(path):
+                logged[os.path.basename(path).removesuffix(".log")] = entries
+        out.json({"run": record.id, "logs": logs, "logged": logged})
         return 0
 
     def done() -> bool:
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     for path in paths:
         if len(paths) > 1:
             print(f"==> {os.path.basename(path).removesuffix('.log')} <==", flush=True)
-        for data in follow(path, done):
+        for data in follow_logged(path, done) if arguments.follow else follow(path, done):
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
     return 0

@@ -36,6 +36,11 @@ class Materialised:
     bin: str
     python: str
 
+    @property
+    def root(self) -> str:
+        """The folder that `bin` lies in, whether it is a virtual environment or not."""
+        return self.prefix or os.path.dirname(self.bin)
+
 
 def environments_folder() -> str:
     """Return the folder of all environments of this user: `${XDG_CACHE_HOME:-~/.cache}/pipesmith/envs`."""

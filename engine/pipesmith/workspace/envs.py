@@ -71,11 +71,11 @@ def build_environments(workspace: Workspace, names: Sequence[str], notice: Calla
     for name in wanted:
         environment = session.pipeline.environments[name]
         if environment.python == "system":
-            built[name] = system_environment().prefix
+            built[name] = system_environment().root
         else:
             pin = session.pins.environment_pin(environment)
             assert pin is not None
-            built[name] = ensure(pin, notice).prefix
+            built[name] = ensure(pin, notice, root=workspace.root).root
     return built
 
 

@@ -1,0 +1,143 @@
+"""Environments in whole builds: resolved once, pinned, shared, and part of the fingerprint by what they hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import Repo
+
+from .conftest import make_wheel
+
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+PIPELINE = """
+[environment.e]
+python = "{python}"
+packages = [{packages}]
+[stage.a]
+run = "python -c 'import alpha; print(alpha.VERSION)' > {{outputs.o}} && {note}"
+outputs = {{ o = "o.txt" }}
+environment = "e"
+"""
+
+
+@pytest.fixture
+def project(repo: Repo, index: Path) -> Repo:
+    """A stage that writes the version of `alpha` that its environment holds."""
+    repo.env |= {
+        "UV_NO_INDEX": "1",
+        "UV_FIND_LINKS": str(index),
+        "UV_CACHE_DIR": str(index.parent / "uv-cache"),
+        "UV_LINK_MODE": "copy",
+    }
+    return repo
+
+
+def write(repo: Repo, *packages: str, python: str = RUNNING) -> None:
+    listed = ", ".join(f'"{package}"' for package in packages)
+    repo.write("pipeline.toml", PIPELINE.format(python=python, packages=listed, note=repo.note("a")))
+
+
+def test_a_stage_runs_in_what_its_environment_resolved_to(project: Repo) -> None:
+    write(project, "alpha<2")
+    project.pipe("build")
+    assert project.read("o.txt") == "1.0\n"
+    assert "alpha==1.0" in project.read("pipe.lock")
+    assert project.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+def test_the_same_set_written_in_another_way_runs_nothing(project: Repo) -> None:
+    write(project, "alpha==1.0", "beta")
+    project.pipe("build")
+    project.ran()
+    lock = project.read("pipe.lock")
+    write(project, "BETA", "Alpha == 1.0")
+    assert project.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert project.read("pipe.lock") == lock
+    write(project, "beta==1.0", "alpha<2")
+    assert project.pipe("build", "--json").stages() == {"a": "fresh"}
+    assert project.ran() == []
+
+
+def test_another_set_runs_the_stage_and_says_why(project: Repo) -> None:
+    write(project, "alpha==1.0")
+    project.pipe("build")
+    write(project, "alpha==2.0")
+    assert project.pipe("status", "--json").stages(key="state") == {"a": "stale"}
+    result = project.pipe("build", "--json")
+    assert [kind for kind, _item in result.why("a")] == ["environment"]
+    assert project.read("o.txt") == "2.0\n"
+
+
+def test_a_new_release_changes_nothing_until_an_update(project: Repo, index: Path) -> None:
+    write(project, "alpha")
+    project.pipe("build")
+    make_wheel(index, "alpha", "3.0")
+    write(project, "alpha>0")
+    assert project.pipe("build", "--json").stages() == {"a": "fresh"}
+    assert "alpha 2.0 -> 3.0" in project.pipe("env", "update").stdout
+    assert project.pipe("build", "--json").stages() == {"a": "ran"}
+    assert project.read("o.txt") == "3.0\n"
+
+
+def test_a_clone_takes_the_pinned_set(project: Repo, index: Path) -> None:
+    write(project, "alpha<3")
+    project.pipe("build")
+    project.commit()
+    make_wheel(index, "alpha", "2.5")
+    clone = project.clone()
+    clone.env |= project.env
+    assert clone.pipe("build", "--json").stages() == {"a": "ran"}
+    assert clone.read("o.txt") == "2.0\n"
+    assert clone.read("pipe.lock") == project.read("pipe.lock")
+
+
+def test_four_builds_at_once_build_one_environment(make_repo, index: Path) -> None:  # type: ignore[no-untyped-def]
+    repos = [make_repo(f"r{number}") for number in range(4)]
+    started = []
+    for repo in repos:
+        write(repo, "alpha", "beta")
+        env = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(index), "UV_LINK_MODE": "copy"}
+        started.append(repo.start("build", env=env))
+    texts = ["".join(process.communicate(timeout=120)) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, texts
+    assert sum("building an environment" in text for text in texts) == 1
+
+
+def test_the_running_interpreter_is_an_environment(project: Repo) -> None:
+    project.write(
+        "pipeline.toml",
+        """
+        [environment.s]
+        python = "system"
+        [stage.a]
+        run = "python -c 'import sys; print(sys.prefix)' > {outputs.o}"
+        outputs = { o = "o.txt" }
+        environment = "s"
+        """,
+    )
+    project.pipe("build")
+    assert project.read("o.txt").strip() == sys.prefix
+    assert "[environment.s]" not in project.read("pipe.lock")
+    assert project.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+def test_a_package_that_is_not_there_ends_the_build_before_anything_runs(project: Repo) -> None:
+    write(project, "no-such-package")
+    result = project.pipe("build", check=False)
+    assert result.returncode == 1
+    assert "environment `e` can't be resolved: because no-such-package was not found" in result.stderr
+    assert project.ran() == []
+
+
+def test_listing_says_what_is_built(project: Repo) -> None:
+    write(project, "alpha")
+    assert [each["state"] for each in project.pipe("env", "ls", "--json").json()["environments"]] == ["not resolved"]
+    built = project.pipe("env", "build", "--json").json()["environments"]["e"]
+    done = subprocess.run([f"{built}/bin/python", "-c", "import alpha"], check=False)
+    assert done.returncode == 0
+    (each,) = project.pipe("env", "ls", "--json").json()["environments"]
+    assert (each["state"], each["packages"], each["prefix"]) == ("built", 1, built)
