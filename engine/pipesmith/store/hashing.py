@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from pipesmith.digest import new_hasher
 
@@ -11,6 +10,7 @@ __all__ = ["hash_file", "read_small"]
 
 _CHUNK = 1 << 20
 _THREADED_ABOVE_BYTES = 64 << 20
+_THREADED_CHUNK = 4 << 20
 
 
 def hash_file(path: str, algorithm: str) -> tuple[str, int]:
@@ -23,15 +23,15 @@ def hash_file(path: str, algorithm: str) -> tuple[str, int]:
             hasher = new_hasher(algorithm)
             hasher.update(data)
             return hasher.hexdigest(), len(data)
-        if algorithm == "blake3" and info.st_size >= _THREADED_ABOVE_BYTES and stat.S_ISREG(info.st_mode):
+        hasher = new_hasher(algorithm)
+        chunk = _CHUNK
+        if algorithm == "blake3" and info.st_size >= _THREADED_ABOVE_BYTES and _has_cores():
             from blake3 import blake3
 
-            threaded = blake3(max_threads=blake3.AUTO)
-            threaded.update_mmap(path)
-            return threaded.hexdigest(), info.st_size
-        hasher = new_hasher(algorithm)
+            # Read, never mapped: a mapped file that is cut short meanwhile ends the process with SIGBUS.
+            hasher, chunk = blake3(max_threads=blake3.AUTO), _THREADED_CHUNK
         read = 0
-        buffer = bytearray(_CHUNK)
+        buffer = bytearray(chunk)
         view = memoryview(buffer)
         while count := os.readv(fd, [buffer]):
             hasher.update(view[:count])
@@ -39,6 +39,10 @@ def hash_file(path: str, algorithm: str) -> tuple[str, int]:
         return hasher.hexdigest(), read
     finally:
         os.close(fd)
+
+
+def _has_cores() -> bool:
+    return (os.cpu_count() or 1) > 1
 
 
 def read_small(fd: int, size: int) -> bytes:
