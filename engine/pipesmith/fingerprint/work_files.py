@@ -12,6 +12,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
@@ -58,6 +59,7 @@ class WorkFiles:
         self._own: dict[str, Listed] = {}
         self._all: dict[str, Listed] | None = None
         self._nested: dict[str, WorkFiles] = {}
+        self._below = root.rstrip("/") + "/"
         self._real_folders: dict[str, bool] = {"": True}
         self._filters: tuple[bytes, bool] | None = None
         self._remembered: dict[str, tuple[Stamp, str, str]] = {}
@@ -65,6 +67,15 @@ class WorkFiles:
         self._new: dict[str, tuple[Stamp, str, str]] = {}
         self._links: set[str] = set()
         self._cleaner = Cleaner(repo, root)
+
+    @cached_property
+    def _filemode(self) -> bool:
+        return self._repo.config_bool("core.filemode", True)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether no attribute and no configuration can change a byte of this repository's own files."""
+        return self._filter_state()[1]
 
     # -- the listing ----------------------------------------------------------------------------------------------
 
@@ -93,15 +104,15 @@ class WorkFiles:
             self._repo.run("ls-files", "-s", "-z", cwd=self._root)  # says why
             raise EnvironmentFailure("git can't list the files of this work tree", "run `git status` to see why")
         files: dict[str, Listed] = {}
+        after = 12 + len(self._repo.empty_id)
         for row in os.fsdecode(output).split("\0"):
             if not row:
                 continue
             if row[0] == "?":
                 files.setdefault(row[2:], Listed(None, None, False))
                 continue
-            head, _, path = row.partition("\t")
-            tag, mode, oid, _stage = head.split(" ")
-            files[path] = Listed(mode, oid, tag in ("S", "s"))
+            # `TAG MODE ID STAGE<tab>PATH`, all but the path of known length
+            files[row[after:]] = Listed(row[2:8], row[9 : after - 3], row[0] in "Ss")
         return files
 
     def _open_nested(self, path: str, row: Listed) -> None:
@@ -116,7 +127,8 @@ class WorkFiles:
         self._nested[clean] = WorkFiles(repo, there, self._cache, self._blobs, f"{self._shown}{clean}/")
 
     def _owner(self, path: str) -> tuple[WorkFiles, str]:
-        self.listed()
+        if self._all is None:
+            self.listed()
         for prefix, files in self._nested.items():
             if path.startswith(f"{prefix}/"):
                 return files._owner(path[len(prefix) + 1 :])
@@ -153,24 +165,22 @@ class WorkFiles:
         row = self._own.get(path)
         if row is None:
             return None
-        there = os.path.join(self._root, path)
         info = self._lstat(path)
         if info is None:
             return self._unchecked(path, row) if row.skip else None
         mode = info.st_mode
-        if stat.S_ISDIR(mode):
-            return self._unchecked(path, row) if row.mode == _GITLINK else None
-        if stat.S_ISLNK(mode):
-            self._links.add(path)
-            return b"120000", git_hash(self._repo.object_format, b"blob", os.fsencode(os.readlink(there)))
         if not stat.S_ISREG(mode):
+            if stat.S_ISDIR(mode):
+                return self._unchecked(path, row) if row.mode == _GITLINK else None
+            if stat.S_ISLNK(mode):
+                self._links.add(path)
+                text = os.fsencode(os.readlink(self._below + path))
+                return b"120000", git_hash(self._repo.object_format, b"blob", text)
             return None
-        identity = self._blob(path, row, info)
+        identity = self._known(path, stamp_of(info), row) or self._blob(path, row, info)
         if row.mode == _LINK and not self._repo.config_bool("core.symlinks", True):
             return b"120000", identity
-        executable = bool(mode & 0o100)
-        if not self._repo.config_bool("core.filemode", True):
-            executable = row.mode == "100755"
+        executable = mode & 0o100 if self._filemode else row.mode == "100755"
         return (b"100755" if executable else b"100644"), identity
 
     def links_among(self, paths: Iterable[str]) -> list[str]:
@@ -190,10 +200,10 @@ class WorkFiles:
 
     def _lstat(self, path: str) -> os.stat_result | None:
         parent = path.rpartition("/")[0]
-        if parent and not self._is_real_folder(parent):
+        if not (self._real_folders.get(parent) or self._is_real_folder(parent)):
             return None
         try:
-            return os.lstat(os.path.join(self._root, path))
+            return os.lstat(self._below + path)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -236,14 +246,14 @@ class WorkFiles:
         return found[0] if found is not None else None
 
     def _known(self, path: str, stamp: Stamp, row: Listed) -> str | None:
-        self._load()
-        index = "" if self.is_plain else row.oid or ""
-        for memory in (self._seen, self._remembered):
-            found = memory.get(path)
-            if found is not None and found[0] == stamp and found[1] == index:
-                self._seen[path] = found
-                return found[2]
-        return None
+        if not self._loaded:
+            self._load()
+        found = self._seen.get(path)
+        if found is None or found[0] != stamp:
+            found = self._remembered.get(path)
+            if found is None or found[0] != stamp:
+                return None
+        return found[2] if self.is_plain or found[1] == (row.oid or "") else None
 
     def prepare(self, paths: Iterable[str]) -> None:
         """Learn the ids of many listed files at once, where git must be asked for them."""
@@ -319,7 +329,7 @@ class WorkFiles:
 
         own: the digest of its own bytes."""
         owner, inner = self._owner(path)
-        if owner.is_plain and owner._repo.config_bool("core.filemode", True):
+        if owner.is_plain and owner._filemode:
             return own, None
         entry = self.entry(path)
         if entry is None or entry[0] == b"120000":
@@ -345,18 +355,9 @@ class WorkFiles:
     def keeps_bytes(self) -> bool:
         """Whether git stores every file here with its own bytes and mode."""
         self.listed()
-        return (
-            self.is_plain
-            and self._repo.config_bool("core.filemode", True)
-            and all(files.keeps_bytes for files in self._nested.values())
-        )
+        return self.is_plain and self._filemode and all(files.keeps_bytes for files in self._nested.values())
 
     # -- filters and memory ---------------------------------------------------------------------------------------
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no attribute and no configuration can change a byte of this repository's own files."""
-        return self._filter_state()[1]
 
     def _filter_state(self) -> tuple[bytes, bool]:
         if self._filters is None:
