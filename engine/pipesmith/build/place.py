@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import LockedOut
-from pipesmith.store.kept import keep
+from pipesmith.store.kept import keep, kept
 from pipesmith.store.object_store import ObjectStore
 
 __all__ = ["PREFIX", "Placer", "check_inside", "remove"]
@@ -82,7 +82,8 @@ class Placer:
         self._said = said
 
     def put_away(self, stage: str, path: str, known: Iterable[str]) -> None:
-        """Keep what lies at an output's path, unless it is one of the `known` digest texts and in the object store."""
+        """Keep what lies at an output's path, unless it is what was locked (`known` digest texts) or what another known result
+        is, and in the object store: after a change of branches it is what the other one's build made."""
         there = os.path.join(self._root, path)
         if not os.path.lexists(there):
             return
@@ -90,14 +91,16 @@ class Placer:
             self._said(path, keep(self._store, there, path=path, stage=stage))
             return
         now = self._digest(path)
-        if now is not None and now.text in set(known) and self._store.has(now):
-            return
+        if now is not None and self._store.has(now):
+            by_hand = any(entry.digest.text == now.text for entry in kept(self._store))
+            if now.text in set(known) or not by_hand:
+                return
         digest = keep(self._store, there, path=path, stage=stage)
         if now is None or now.text not in set(known):
             self._said(path, digest)
 
-    def place(self, stage: str, outs: Iterable[LockedOut], locked: Iterable[LockedOut], *, skip: frozenset[str] = frozenset()) -> None:
-        """Bring each output to what it must be. locked: what the lockfile had; skip: names of outputs to leave alone.
+    def place(self, stage: str, outs: Iterable[LockedOut], locked: Iterable[LockedOut]) -> None:
+        """Bring each output to what it must be. locked: what the lockfile had.
 
         Raises StageError (object missing or damaged) before anything was changed at that path, EnvironmentFailure on a full disk.
         """
@@ -105,8 +108,6 @@ class Placer:
         for out in locked:
             known.setdefault(out.path, []).append(out.digest.text)
         for out in outs:
-            if out.name in skip:
-                continue
             check_inside(self._root, out.path)
             target = os.path.join(self._root, out.path)
             now = self._digest(out.path) if os.path.lexists(target) and not os.path.islink(target) else None
