@@ -385,6 +385,15 @@ def test_auto_does_nothing_below_the_size_and_no_more_than_it_takes_above(built)
     assert [has(built, hex) for hex in hexes].count(True) == 2
 
 
+def test_a_build_keeps_the_cache_under_max_size(built) -> None:  # type: ignore[no-untyped-def]
+    built.write("pipeline.toml", f'[cache]\nmax-size = "2500B"\n{PIPELINE.replace("    ", "")}')
+    hexes = [build(built, f"{'x' * 995}{number}") for number in range(5)]
+    size = sum(p.stat().st_size for p in (built.pipe_dir / "cache/files").rglob("*") if p.is_file())
+    assert size <= 2500
+    assert has(built, hexes[-1])
+    assert not has(built, hexes[0])
+
+
 # -- beside others ----------------------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,7 @@ def test_killed_holders_hold_nothing_though_their_children_live(
 
 
 def without_ofd(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object) -> bool:
+    def unknown(*_: object, **__: object) -> bool:
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(locks, "_try_lock", unknown)
@@ -146,3 +146,24 @@ def test_many_names_open_no_many_files(tmp_path: Path) -> None:
         assert hold is not None
         hold.release()
     assert os.listdir(tmp_path) == ["table"]
+
+
+@pytest.mark.parametrize("ofd", [True, False])
+def test_a_shared_name_has_many_holders_or_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ofd: bool
+) -> None:
+    if not ofd:
+        without_ofd(monkeypatch)
+    table = LockTable(str(tmp_path))
+    one, other = table.try_acquire("c", shared=True), LockTable(str(tmp_path)).try_acquire("c", shared=True)
+    assert one is not None and other is not None
+    assert table.try_acquire("c") is None
+    one.release()
+    assert table.try_acquire("c") is None
+    other.release()
+    alone = table.try_acquire("c")
+    assert alone is not None
+    assert table.try_acquire("c", shared=True) is None
+    alone.release()
+    with table.shared("c"), table.shared("c"):
+        assert table.try_acquire("c") is None

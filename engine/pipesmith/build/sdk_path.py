@@ -14,9 +14,16 @@ __all__ = ["sdk_folder"]
 
 _INIT = '''"""The stage side of pipesmith. Where all of pipesmith is installed too, the rest of it is found as well."""
 
+import os
 from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
+for _folder in __path__[1:]:
+    _whole = os.path.join(_folder, "__init__.py")
+    if os.path.exists(_whole):
+        with open(_whole, "rb") as _file:
+            exec(compile(_file.read(), _whole, "exec"))
+        break
 '''
 
 

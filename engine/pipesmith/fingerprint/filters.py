@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 from collections.abc import Iterable
 from hashlib import blake2b
 
+from pipesmith.git.deciding import filter_programs
 from pipesmith.git.repository import Repository
 
 __all__ = ["filter_state"]
@@ -38,9 +37,9 @@ def filter_state(repo: Repository, root: str, folders: Iterable[str], *, sparse:
         plain = plain and not _may_change(data)
         hasher.update(os.fsencode(place) + b"\0" + data)
     if not plain:
-        for key in sorted(config):
-            if key.startswith("filter.") and key.endswith((".clean", ".process")):
-                hasher.update(_program_stamps(config[key], repo.top))
+        for program in filter_programs(repo):
+            info = os.stat(program)
+            hasher.update(_raw(f"{program} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}\n"))
     return hasher.digest(), plain
 
 
@@ -53,23 +52,6 @@ def _outer_places(repo: Repository, root: str) -> list[str]:
         folder = os.path.dirname(folder)
         places.append(os.path.join(folder, ".gitattributes"))
     return places
-
-
-def _program_stamps(command: str, top: str) -> bytes:
-    """Return stamps of the files that a filter's command names: its program, and scripts of the repository."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return b""
-    found = []
-    for index, word in enumerate(words):
-        place = os.path.join(top, word)
-        if not os.path.isfile(place):
-            place = (shutil.which(word) or "") if index == 0 else ""
-        if place:
-            info = os.stat(place)
-            found.append(f"{word} {info.st_size} {info.st_mtime_ns} {info.st_ino}\n")
-    return _raw("".join(found))
 
 
 def _may_change(attributes: bytes) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 
 from pipesmith.git.repository import Repository
 
-__all__ = ["files_that_decide", "ignored_folders"]
+__all__ = ["files_that_decide", "filter_programs", "ignored_folders"]
 
 
 def files_that_decide(repo: Repository, root: str) -> list[str]:
-    """Return absolute paths, of files that are there or that could appear: index, ignore, attributes and configuration files.
+    """Return absolute paths, of files that are there or that could appear: index, ignore, attributes and configuration
+    files, filter programs.
 
     root: a folder of the work tree; those above it count, those below are found by whoever looks there.
     """
@@ -31,12 +34,13 @@ def files_that_decide(repo: Repository, root: str) -> list[str]:
     listing = os.fsdecode(repo.run("config", "--list", "--show-origin", "-z", cwd=root)).split("\0")
     for origin, entry in zip(listing[::2], listing[1::2], strict=False):
         if origin.startswith("file:"):
-            found.add(os.path.join(root, origin.removeprefix("file:")))
+            found.add(os.path.join(repo.top, origin.removeprefix("file:")))  # relative to the top, wherever asked
         key, _, value = entry.partition("\n")
         if key in ("core.excludesfile", "core.attributesfile"):
-            found.add(os.path.join(root, os.path.expanduser(value)))
+            found.add(os.path.join(repo.top, os.path.expanduser(value)))
         if key.startswith("includeif.") or key == "include.path":
             found.add(os.path.join(repo.git_dir, "HEAD"))
+    found.update(filter_programs(repo))
     folder = root
     while True:
         found |= {os.path.join(folder, name) for name in (".gitignore", ".gitattributes")}
@@ -44,6 +48,25 @@ def files_that_decide(repo: Repository, root: str) -> list[str]:
             break
         folder = os.path.dirname(folder)
     return sorted(found)
+
+
+def filter_programs(repo: Repository) -> list[str]:
+    """Return the files that clean filters' commands name: their programs, and scripts of the repository."""
+    found = []
+    for key, command in repo.config.items():
+        if not (key.startswith("filter.") and key.endswith((".clean", ".process"))):
+            continue
+        try:
+            words = shlex.split(command)
+        except ValueError:
+            continue
+        for index, word in enumerate(words):
+            place = os.path.join(repo.top, word)
+            if not os.path.isfile(place):
+                place = (shutil.which(word) or "") if index == 0 else ""
+            if place:
+                found.append(place)
+    return sorted(set(found))
 
 
 def ignored_folders(repo: Repository, root: str) -> set[str]:

@@ -179,7 +179,9 @@ class _Build:
             return self._up_to_date(session, verdicts)
         self._make_folders()
         with self.workspace.locks.shared(CACHE):  # a collection waits, or keeps what is young
-            return self._execute(session, judgement, wanted, force, verdicts)
+            result = self._execute(session, judgement, wanted, force, verdicts)
+        self._keep_small(session)
+        return result
 
     # -- what is wanted -----------------------------------------------------------------------------------------------
 
@@ -367,7 +369,6 @@ class _Build:
                 status = "failed"
             remember_seconds(workspace.state, {o.stage: o.seconds for o in outcomes.values() if o.status == "ran"})
             recorder.finish(status, list(outcomes.values()))
-            self._keep_small(session)
             if failure is not None:
                 raise failure
             self.listener(BuildFinished(time=time.time(), run=self.run_id, status=status))
