@@ -104,8 +104,9 @@ def test_what_is_logged_is_followed_live(project: Repo) -> None:
     finally:
         go.touch()
         building.communicate(timeout=30)
-        if following is not None:
-            rest = following.communicate(timeout=30)[0]
+        if following is not None and following.stdout is not None:
+            rest = following.stdout.read()  # not `communicate`, which forgets what `readline` has read ahead
+            following.wait(30)
     assert building.returncode == 0
     assert rest.startswith("t = table t-") and "id True" in rest
     logged = project.pipe("logs", "--json").json()["logged"]["train"]
