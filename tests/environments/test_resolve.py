@@ -92,6 +92,14 @@ def test_the_fingerprint_hangs_on_python_and_set_only(index: Path) -> None:
     assert pin_digest(replace(pin, resolved=())) != pin_digest(pin)
 
 
+@pytest.mark.parametrize("python", ["3", None])
+def test_an_open_python_version_is_settled_in_the_pin(index: Path, python: str | None) -> None:
+    """Else two machines could build one pin with two Pythons."""
+    pin = resolve(Environment(name="e", python=python, packages=("beta",)), nothing, None)
+    assert pin.python == "3.11"
+    assert heads(pin) == ["alpha==2.0", "beta==1.0"]
+
+
 def test_no_packages_ask_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("pipesmith.environments.uv.uv_binary", lambda: pytest.fail("uv was called"))

@@ -13,7 +13,7 @@ from pipesmith.environments.markers import canonical_marker
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Environment
 
-__all__ = ["DEFAULT_PYTHON", "Asked", "asked_of", "definition_digest", "normal_name", "refuse_unsupported"]
+__all__ = ["DEFAULT_PYTHON", "Asked", "asked_of", "definition_digest", "normal_name", "python_of", "refuse_unsupported"]
 
 DEFAULT_PYTHON = "3.11"
 
@@ -49,6 +49,11 @@ def refuse_unsupported(environment: Environment) -> None:
             )
 
 
+def python_of(environment: Environment) -> str:
+    """Return the Python version that an environment asks for, X.Y or X.Y.Z; a plain `3` leaves it as open as none does."""
+    return environment.python if environment.python and environment.python != "3" else DEFAULT_PYTHON
+
+
 def definition_digest(environment: Environment, read: Read) -> str:
     """Return the digest of what an environment's table says and of the requirements files that it names.
 
@@ -58,7 +63,7 @@ def definition_digest(environment: Environment, read: Read) -> str:
     """
     asked = asked_of(environment, read)
     said = {
-        "python": environment.python or DEFAULT_PYTHON,
+        "python": python_of(environment),
         "requirements": asked.requirements,
         "constraints": asked.constraints,
         "conda": sorted(environment.conda),

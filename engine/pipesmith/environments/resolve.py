@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.definition import (
-    DEFAULT_PYTHON,
     Asked,
     asked_of,
     definition_digest,
     normal_name,
+    python_of,
     refuse_unsupported,
 )
 from pipesmith.environments.markers import simplify
@@ -39,7 +39,7 @@ def resolve(
     Raises UserError for what can't be built or pinned, EnvironmentFailure where uv finds no set or no index.
     """
     refuse_unsupported(environment)
-    python = environment.python or DEFAULT_PYTHON
+    python = python_of(environment)
     asked = asked_of(environment, read)
     kept = previous.resolved if previous is not None and not upgrade else ()
     resolved = _compiled(environment.name, asked, python, kept, root) if asked.requirements else ()
