@@ -50,7 +50,7 @@ def refuse_unsupported(environment: Environment) -> None:
 
 
 def python_of(environment: Environment) -> str:
-    """Return the Python version that an environment asks for, X.Y or X.Y.Z; a plain `3` leaves it as open as none does."""
+    """Return the Python version that an environment asks for, X.Y or X.Y.Z; a plain `3` is as open as none."""
     return environment.python if environment.python and environment.python != "3" else DEFAULT_PYTHON
 
 
