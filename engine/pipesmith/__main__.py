@@ -10,6 +10,8 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     args = sys.argv[1:] if argv is None else argv
+    if sys.stdout is None or sys.stderr is None:
+        _open_closed()
     if args == ["--version"]:
         from pipesmith import __version__
 
@@ -25,6 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     from pipesmith.cli import run
 
     return run(args)
+
+
+def _open_closed() -> None:
+    """Give a process that was started with closed outputs some that swallow everything."""
+    import os
+
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 if __name__ == "__main__":

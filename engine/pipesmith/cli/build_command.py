@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: the targets of pipeline.toml")
     add("-j", "--jobs", type=int, metavar="N", help="most stages at once; default: the cores")
     add("-k", "--keep-going", action="store_true", help="after a failure go on with all that does not depend on it")
-    add("-f", "--force", action="store_true", help="run the named stages (without names every target) whatever is known")
+    add(
+        "-f", "--force", action="store_true", help="run the named stages (without names every target) whatever is known"
+    )
     add("--dry-run", action="store_true", help="say what would be done")
     add("--set", action="append", default=[], metavar="K=V", help="override a param")
     add("--rev", metavar="REV", help="build a commit in a place of its own")
@@ -49,10 +51,14 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     for flag in ("rev", "since", "experiment", "detach"):
         if getattr(arguments, flag):
-            raise UserError(f"this version has no `pipe build --{flag}` yet")
+            raise UserError(f"this version has no `pipe build --{flag}` yet", "`pipe build --help` lists what it has")
     if arguments.jobs is not None and arguments.jobs < 1:
-        raise UserError("`-j` needs a number of at least 1")
+        raise UserError("`-j` needs a number of at least 1", "leave it out for as many as there are cores")
     workspace = Workspace.open(".")
+    if out.verbose:
+        from pipesmith.workspace.doctor import sandbox_text
+
+        out.note(f"sandbox: {sandbox_text()}")
     console = console_for(out)
     try:
         result = workspace.build(
@@ -77,28 +83,36 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if out.json_mode:
         out.json(result.as_json())
     else:
-        _summary(result, out, arguments.dry_run)
+        _summary(result, out, arguments.dry_run, console.finished)
     if result.status == "up-to-date" and not out.said_more:
         workspace.leave_witness(arguments.args, "".join(out.printed))
     return result.exit_code
 
 
-def _summary(result: Any, out: Output, dry_run: bool) -> None:
+def _summary(result: Any, out: Output, dry_run: bool, told: set[str]) -> None:
     if dry_run:
         words = {"ran": "would run", "restored": "would be restored", "pending": "may run", "fresh": "fresh"}
         for stage in result.stages:
             if stage.status != "fresh" or out.verbose:
                 why = f": {reason_text(stage.why[0])}" if stage.why else ""
-                out.line(f"{words[stage.status]} {stage.name}{why}")
+                more = f" (and {len(stage.why) - 1} more)" if len(stage.why) > 1 else ""
+                out.line(f"{words[stage.status]} {stage.name}{why}{more}")
         if result.status == "up-to-date":
             out.line("up to date")
         return
     if result.status == "up-to-date":
+        for stage in result.stages:
+            if out.verbose and stage.name not in told:
+                out.line(f"{out.style(f'{stage.status:9}', 'dim')} {stage.name}{_notes(stage)}")
         out.line(f"up to date ({len(result.stages)} stage{'s' if len(result.stages) != 1 else ''})")
         return
     counts: dict[str, int] = {}
     for stage in result.stages:
         counts[stage.status] = counts.get(stage.status, 0) + 1
-    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    listed = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     run = f" (run {result.run})" if result.run else ""
-    out.line(f"{out.style(result.status, 'bold')}: {told} in {seconds_text(result.seconds)}{run}")
+    out.line(f"{out.style(result.status, 'bold')}: {listed} in {seconds_text(result.seconds)}{run}")
+
+
+def _notes(stage: Any) -> str:
+    return f"  ({', '.join(stage.notes)})" if stage.notes else ""

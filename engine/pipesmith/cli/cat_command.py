@@ -22,11 +22,32 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if digest.is_folder:
         entries = session.store.manifest(digest).entries
         if out.json_mode:
-            out.json({"hash": digest.text, "entries": [{"kind": e.kind, "path": e.path, "hash": e.hex, "size": e.size} for e in entries]})
+            out.json(
+                {
+                    "hash": digest.text,
+                    "entries": [{"kind": e.kind, "path": e.path, "hash": e.hex, "size": e.size} for e in entries],
+                }
+            )
             return 0
         for entry in entries:
-            out.line(f"{entry.hex or '-'}  {entry.size:>10}  {entry.path}{f' -> {entry.text}' if entry.kind == 'l' else ''}")
+            out.line(
+                f"{entry.hex or '-'}  {entry.size:>10}  {entry.path}{f' -> {entry.text}' if entry.kind == 'l' else ''}"
+            )
         return 0
-    sys.stdout.buffer.write(session.store.read(digest))
+    data = session.store.read(digest)
+    if out.json_mode:
+        out.json({"hash": digest.text, "size": len(data), **_content(data)})
+        return 0
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return 0
+
+
+def _content(data: bytes) -> dict[str, str]:
+    """Return bytes as JSON can hold them: `text`, or `base64` for what is not UTF-8."""
+    try:
+        return {"text": data.decode()}
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        return {"base64": b64encode(data).decode()}

@@ -35,9 +35,12 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         for path in done.placed:
             out.line(f"placed {path}")
         for path, digest in done.kept.items():
-            out.warn(f"`{path}` was not what the lockfile says; it is kept as {digest.hex}", f"`pipe cat {digest.hex[:12]}` shows it")
+            out.warn(
+                f"`{path}` was not what the lockfile says; it is kept as {digest.hex}",
+                f"`pipe cat {digest.hex[:12]}` shows it",
+            )
         for path, text in done.missing.items():
             out.warn(f"`{path}`: {text}", "build it, or pass `--allow-missing`")
         if not (done.placed or done.missing):
-            out.line("up to date")
+            out.line("up to date" if done.looked_at else "pipe.lock has no outputs yet: `pipe build` makes them")
     return 1 if done.missing else 0

@@ -20,8 +20,16 @@ from pipesmith.events import (
 
 __all__ = ["PlainConsole", "console_for"]
 
-_MARKS = {"ran": "green", "restored": "cyan", "failed": "red", "cancelled": "yellow", "skipped": "yellow", "fresh": "dim"}
+_MARKS = {
+    "ran": "green",
+    "restored": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "fresh": "dim",
+}
 _LINES_A_STAGE = 2000
+_LAST_LINES = 20  # shown again of a failed stage that printed more
 
 
 class PlainConsole:
@@ -30,6 +38,7 @@ class PlainConsole:
     def __init__(self, out: Output) -> None:
         self._out = out
         self._shown: dict[str, int] = {}
+        self.finished: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageStarted):
@@ -60,9 +69,13 @@ class PlainConsole:
             self.line(f"{event.stage} | ... more in `pipe logs`")
 
     def _finished(self, result: Any) -> None:
+        self.finished.add(result.stage)
         if result.status == "fresh" and not self._out.verbose:
             return
         word = self._out.style(f"{result.status:9}", _MARKS[result.status])
+        if result.status == "failed" and self._shown.get(result.stage, 0) > _LINES_A_STAGE:
+            for line in result.tail[-_LAST_LINES:]:  # why it failed mostly stands there
+                self.line(f"{self._out.style(result.stage + ' |', 'dim')} {line}")
         took = f"  {seconds_text(result.seconds)}" if result.status in ("ran", "failed", "restored") else ""
         self.line(f"{word} {result.stage}{took}")
         if result.error:

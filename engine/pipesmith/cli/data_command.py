@@ -20,7 +20,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace.datasets import list_datasets, update_datasets
 
     if arguments.action in ("add", "diff"):
-        raise UserError(f"this version has no `pipe data {arguments.action}` yet")
+        raise UserError(
+            f"this version has no `pipe data {arguments.action}` yet", "`pipe data --help` lists what it has"
+        )
     workspace = Workspace.open(".")
     if arguments.action == "update":
         changed = update_datasets(workspace, arguments.names)
@@ -34,6 +36,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if out.json_mode:
         out.json({"datasets": listed})
         return 0
+    if not listed:
+        out.line("no datasets")
     for entry in listed:
         out.line(f"{entry['name']}  {entry['state']}  {len(entry['objects'])} objects, {size_text(entry['size'])}")
         if arguments.action == "show":

@@ -21,21 +21,36 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     workspace = Workspace.open(".")
     if arguments.action == "push":
-        raise UserError("this version builds no images, so there is nothing to push")
+        raise UserError(
+            "this version has no `pipe env push` yet: it builds no images", "`pipe env --help` lists what it has"
+        )
     if arguments.action == "ls":
         listed = list_environments(workspace)
         if out.json_mode:
             out.json({"environments": listed})
+        elif not listed:
+            out.line("no environments")
         else:
             out.table(
-                [(e["name"], e["python"] or "", str(e["packages"]), e["state"], size_text(e["size"]) if e["size"] else "") for e in listed],
+                [
+                    (
+                        e["name"],
+                        e["python"] or "",
+                        str(e["packages"]),
+                        e["state"],
+                        size_text(e["size"]) if e["size"] else "",
+                    )
+                    for e in listed
+                ],
                 ("environment", "python", "packages", "state", "size"),
             )
         return 0
     if arguments.action == "update":
         changes = update_environments(workspace, arguments.names, out.note)
         if out.json_mode:
-            out.json({"environments": {n: [{"package": p, "old": o, "new": v} for p, o, v in c] for n, c in changes.items()}})
+            out.json(
+                {"environments": {n: [{"package": p, "old": o, "new": v} for p, o, v in c] for n, c in changes.items()}}
+            )
             return 0
         for name, changed in changes.items():
             out.line(f"{name}: {'nothing changed' if not changed else ''}".rstrip())

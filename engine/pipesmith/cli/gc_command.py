@@ -15,7 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="say what would be dropped")
     add("--auto", action="store_true", help="only where the cache is larger than `[cache] max-size`")
     add("--max-size", metavar="SIZE", help="drop recent runs' results too until the cache is smaller")
-    add("--keep-days", type=float, default=30.0, metavar="N", help="what runs of the last N days made is kept; default 30")
+    add(
+        "--keep-days",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="what runs of the last N days made is kept; default 30",
+    )
     add("--kept", type=float, default=30.0, metavar="N", help="what was put away is kept for N days; default 30")
 
 
@@ -24,6 +30,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.collecting import collect_garbage
 
+    for flag, days in (("--keep-days", arguments.keep_days), ("--kept", arguments.kept)):
+        if not 0 <= days < 1e6:
+            raise UserError(f"`{flag}` needs a number of days, 0 or more", f"write `{flag} 30`")
     try:
         max_size = parse_size_bytes(arguments.max_size) if arguments.max_size else None
     except ValueError as error:

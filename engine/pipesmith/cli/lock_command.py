@@ -20,6 +20,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     resolved = resolve_lock(Workspace.open("."))
     if out.json_mode:
         out.json({"dropped": list(resolved.dropped), "pins": list(resolved.pins)})
+    elif not resolved.conflict:
+        out.line("pipe.lock has no conflict markers: nothing to do")
     else:
         for name in resolved.dropped:
             out.line(f"dropped {name}: the two sides disagree")

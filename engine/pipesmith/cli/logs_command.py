@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pipesmith.cli.output import Output
+from pipesmith.cli.output import Output, printable
 from pipesmith.errors import UserError
+
+if TYPE_CHECKING:
+    from pipesmith.history.record import RunRecord
 
 __all__ = ["add_arguments", "run"]
 
@@ -26,31 +32,75 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     workspace = Workspace.open(".")
     store = workspace.run_store
     record = store.get(arguments.run)
-    folder = os.path.join(workspace.pipe_dir, "logs", record.id)
-    if arguments.stage:
-        paths = [log_path(workspace.pipe_dir, record.id, arguments.stage)]
-        if not os.path.exists(paths[0]) and not (arguments.follow and record.status == "running"):
-            raise UserError(f"run {record.id} has no log of stage `{arguments.stage}`", f"`pipe show {record.id}` lists its stages")
-    else:
-        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        paths = [os.path.join(folder, name) for name in names if name.endswith(".log")]
-    if out.json_mode:
-        logs, logged = {}, {}
-        for path in paths:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                logs[os.path.basename(path).removesuffix(".log")] = file.read()
-            if entries := read_logged(path):
-                logged[os.path.basename(path).removesuffix(".log")] = entries
-        out.json({"run": record.id, "logs": logs, "logged": logged})
-        return 0
 
     def done() -> bool:
         return not arguments.follow or store.get(record.id).status != "running"
 
-    for path in paths:
-        if len(paths) > 1:
-            print(f"==> {os.path.basename(path).removesuffix('.log')} <==", flush=True)
+    if arguments.stage:
+        names = {log_path(workspace.pipe_dir, record.id, arguments.stage): arguments.stage}
+        if not all(map(os.path.exists, names)) and not (arguments.follow and record.status == "running"):
+            text = f"run {record.id} has no log of stage `{arguments.stage}`"
+            raise UserError(text, f"`pipe show {record.id}` lists its stages")
+    else:
+        names = _logs(workspace.pipe_dir, record)
+    if out.json_mode:
+        while not done():
+            time.sleep(0.1)
+        logs, logged = {}, {}
+        for path, name in (names if arguments.stage else _logs(workspace.pipe_dir, record)).items():
+            with open(path, encoding="utf-8", errors="replace") as file:
+                logs[name] = file.read()
+            if entries := read_logged(path):
+                logged[name] = entries
+        out.json({"run": record.id, "logs": logs, "logged": logged})
+        return 0
+    if arguments.follow and not arguments.stage:
+        _follow_all(lambda: _logs(workspace.pipe_dir, record), done)
+        return 0
+    for path, name in names.items():
+        if not arguments.stage and not os.path.getsize(path):
+            continue
+        if len(names) > 1:
+            print(f"==> {printable(name)} <==", flush=True)
         for data in follow_logged(path, done) if arguments.follow else follow(path, done):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            _write(data)
     return 0
+
+
+def _logs(pipe_dir: str, record: RunRecord) -> dict[str, str]:
+    """Return path to stage of the logs that a run has by now."""
+    from urllib.parse import unquote
+
+    from pipesmith.history.logs import log_path
+
+    known = {log_path(pipe_dir, record.id, stage.name): stage.name for stage in record.stages}
+    folder = os.path.join(pipe_dir, "logs", record.id)
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = [os.path.join(folder, name) for name in names if name.endswith(".log")]
+    return {path: known.get(path) or unquote(os.path.basename(path).removesuffix(".log")) for path in paths}
+
+
+def _follow_all(logs: Callable[[], dict[str, str]], done: Callable[[], bool]) -> None:
+    """Write what any stage of a run prints, as it comes, with the stage's name above where it is another than before."""
+    from pipesmith.history.logged import Followed
+
+    followed: dict[str, Followed] = {}
+    last, ended = None, True
+    while True:
+        finished = done()
+        for path, name in logs().items():
+            data = followed.setdefault(path, Followed(path)).more()
+            if not data:
+                continue
+            if path != last:
+                _write(f"{'' if ended else chr(10)}==> {printable(name)} <==\n".encode())
+            _write(data)
+            last, ended = path, data.endswith(b"\n")
+        if finished:
+            return
+        time.sleep(0.1)
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

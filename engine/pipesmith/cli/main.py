@@ -5,23 +5,54 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from typing import NoReturn
 
 from pipesmith.cli.commands import COMMANDS, LATER
 from pipesmith.cli.output import Output
-from pipesmith.errors import InternalError, PipeError, UserError, nearest
+from pipesmith.errors import Cancelled, EnvironmentFailure, InternalError, PipeError, UserError, nearest
 
 __all__ = ["command_parser", "run"]
 
-_GLOBAL_FLAGS = {"--json": "json", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--no-color": "no_color"}
+_GLOBAL_FLAGS = {
+    "--json": "json",
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--no-color": "no_color",
+}
 
 
 class _Parser(argparse.ArgumentParser):
     """Raises UserError instead of leaving the process, so that `--json` covers wrong use too."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message, f"`{self.prog} --help` says how")
+        raise UserError(*self._told(message))
+
+    def _told(self, message: str) -> tuple[str, str]:
+        """Return argparse's message in our words, and what to do."""
+        help = f"`{self.prog} --help` says how"
+        if found := re.fullmatch(r"unrecognized arguments: (.*)", message):
+            word = found[1].split(" ")[0]
+            if not word.startswith("-"):
+                return f"`{self.prog}` does not take `{found[1]}`", help
+            near = nearest(word.partition("=")[0], [flag for action in self._actions for flag in action.option_strings])
+            return f"`{self.prog}` has no flag `{word}`", f"did you mean `{near}`?" if near else help
+        if found := re.fullmatch(r"argument [^:]*: invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = re.findall(r"'([^']*)'", found[2])
+            near = nearest(found[1], choices)
+            text = f"`{self.prog}` does not take `{found[1]}`: it is one of {', '.join(choices)}"
+            return text, f"did you mean `{self.prog} {near}`?" if near else help
+        if found := re.fullmatch(r"argument ([^:]*): invalid (int|float) value: '(.*)'", message):
+            kind = "a whole number" if found[2] == "int" else "a number"
+            return f"`{found[1].split('/')[0]}` needs {kind}, `{found[3]}` is not", help
+        if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+            free = {str(action.metavar) for action in self._actions if action.nargs == argparse.REMAINDER}
+            needed = [name for name in found[1].split(", ") if name not in free]
+            return f"`{self.prog}` needs {' and '.join(needed)}", help
+        return message.removeprefix("argument "), help
 
 
 class _Globals:
@@ -34,24 +65,24 @@ class _Globals:
 
 
 def _split(args: list[str]) -> tuple[_Globals, list[str]]:
-    """Return the global flags, which may stand anywhere before `--`, and the rest."""
+    """Return the global flags, which may stand anywhere before `--` (before the command of `pipe shell STAGE COMMAND`), and the rest."""
     found = _Globals()
     rest: list[str] = []
     index = 0
     while index < len(args):
         word = args[index]
-        if word == "--":
+        if word == "--" or (rest[:1] == ["shell"] and len(rest) == 2):
             rest += args[index:]
             break
         if word in _GLOBAL_FLAGS:
             setattr(found, _GLOBAL_FLAGS[word], True)
         elif word == "-C":
             if index + 1 == len(args):
-                raise UserError("`-C` needs a folder")
+                raise UserError("`-C` needs a folder", "write `pipe -C DIR COMMAND`")
             index += 1
             found.folder = args[index] if found.folder is None else os.path.join(found.folder, args[index])
-        elif word.startswith("-C") and len(word) > 2 and not word.startswith("--"):
-            found.folder = word[2:]
+        elif word.startswith("-C") and len(word) > 2:
+            found.folder = word[2:] if found.folder is None else os.path.join(found.folder, word[2:])
         else:
             rest.append(word)
         index += 1
@@ -61,7 +92,12 @@ def _split(args: list[str]) -> tuple[_Globals, list[str]]:
 def command_parser(name: str) -> argparse.ArgumentParser:
     """Return the argument parser of one command."""
     module = importlib.import_module(f"pipesmith.cli.{name}_command")
-    parser = _Parser(prog=f"pipe {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog=f"pipe {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     module.add_arguments(parser)
     return parser
 
@@ -70,7 +106,10 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = ["usage: pipe [-C DIR] [--json] [-q] [-v] [--no-color] COMMAND …", "", "commands:"]
     lines += [f"  {name:{width}}  {about}" for name, about in COMMANDS.items()]
-    lines += ["", "`pipe COMMAND --help` says more of one. Exit: 0 done, 1 failed or stale, 2 wrong use, 130 interrupted."]
+    lines += [
+        "",
+        "`pipe COMMAND --help` says more of one. Exit: 0 done, 1 failed or stale, 2 wrong use, 130 interrupted.",
+    ]
     return "\n".join(lines)
 
 
@@ -82,49 +121,97 @@ def run(args: list[str]) -> int:
         out = Output(json_mode=flags.json, quiet=flags.quiet, verbose=flags.verbose, color=not flags.no_color)
         return _run(flags, rest, out, args)
     except KeyboardInterrupt:
-        return 130
+        return _told(out, Cancelled())
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _swallow()
         return 1
     except PipeError as error:
-        out.error(error)
-        return error.exit_code
+        return _told(out, error)
     except OSError as error:
-        out.error(PipeError(f"`{error.filename}`: {error.strerror}" if error.filename else str(error)))
-        return 1
+        return _told(out, EnvironmentFailure(_fault(error)))
     except Exception:
         import traceback
 
         traceback.print_exc()
-        out.error(InternalError("this is a bug of pipesmith", "please report it with the lines above"))
-        return InternalError.exit_code
+        return _told(out, InternalError("this is a bug of pipesmith", "please report it with the lines above"))
+
+
+def _told(out: Output, error: PipeError) -> int:
+    """Print an error and return its exit code. Where nothing can be printed, the code alone has to do."""
+    try:
+        out.error(error)
+    except OSError:
+        _swallow()
+    return error.exit_code
+
+
+def _swallow() -> None:
+    """Let what is still to be printed go nowhere: nobody reads it any more, or the disk is full."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+
+
+def _fault(error: OSError) -> str:
+    text = (error.strerror or str(error)).lower()
+    return f"`{os.fsdecode(error.filename)}`: {text}" if isinstance(error.filename, (str, bytes)) else text
 
 
 def _run(flags: _Globals, rest: list[str], out: Output, args: list[str]) -> int:
-    if not rest or rest[0] in ("-h", "--help", "help"):
-        if len(rest) > 1 and rest[0] == "help" and rest[1] in COMMANDS:
+    if not rest:
+        if out.json_mode:
+            raise UserError("no command", "`pipe --help` lists the commands")
+        print(_help(), file=sys.stderr)
+        return 2
+    if rest[0] in ("-h", "--help", "help"):
+        if len(rest) > 1 and rest[0] == "help":
+            _known(rest[1])
             print(command_parser(rest[1]).format_help(), end="")
-            return 0
-        print(_help())
-        return 0 if rest else 2
+        else:
+            print(_help())
+        return 0
     if rest[0] == "--version":
         from pipesmith import __version__
 
-        print(f"pipe {__version__}")
+        if out.json_mode:
+            out.json({"version": __version__})
+        else:
+            print(f"pipe {__version__}")
         return 0
-    if flags.folder is not None:
-        try:
-            os.chdir(flags.folder)
-        except OSError as error:
-            raise UserError(f"`{flags.folder}`: {(error.strerror or 'no such folder').lower()}") from None
     name, *words = rest
-    if name in LATER:
-        raise UserError(f"this version has no `pipe {name}` yet")
-    if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        raise UserError(f"no command `{name}`", f"did you mean `pipe {near}`?" if near else "`pipe --help` lists the commands")
+    _known(name)
+    _enter(flags.folder)
     module = importlib.import_module(f"pipesmith.cli.{name}_command")
     arguments = command_parser(name).parse_args(words)
     arguments.command_line = ["pipe", *sys.argv[1:]]
     arguments.args = args
     return int(module.run(arguments, out))
+
+
+def _known(name: str) -> None:
+    """Raise UserError for what is no command of this version."""
+    if name in LATER:
+        raise UserError(f"this version has no `pipe {name}` yet", "`pipe --help` lists the commands that it has")
+    if name not in COMMANDS:
+        near = nearest(name, COMMANDS)
+        raise UserError(
+            f"no command `{name}`", f"did you mean `pipe {near}`?" if near else "`pipe --help` lists the commands"
+        )
+
+
+def _enter(folder: str | None) -> None:
+    """Go to the folder of `-C`. Raises UserError where that, or the current one, is not there."""
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise UserError(
+                f"`{folder}`: {(error.strerror or 'no such folder').lower()}", "`-C` takes a folder that is there"
+            ) from None
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder is gone", "go to another with `cd`") from None

@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     for stage, key in keys:
         cells = [found[rev].get(stage, {}).get(key) for rev in found]
         rows.append((stage, key, *("-" if cell is None else f"{cell:g}" for cell in cells)))
-    out.table(rows, ("stage", "metric", *found))
-    if not rows:
+    if rows:
+        out.table(rows, ("stage", "metric", *found))
+    else:
         out.line("no metrics")
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipesmith.errors import PipeError
 
-__all__ = ["Output", "reason_text", "seconds_text", "short", "size_text"]
+__all__ = ["Output", "printable", "reason_text", "seconds_text", "short", "size_text"]
 
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "dim": "2", "bold": "1"}
 
@@ -39,22 +39,22 @@ class Output:
             return
         if self.json_mode:
             self.said_more = True
-            print(_printable(text), file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
         else:
-            self.printed.append(f"{_printable(text)}\n")
-            print(_printable(text), flush=True)
+            self.printed.append(f"{printable(text)}\n")
+            print(printable(text), flush=True)
 
     def note(self, text: str) -> None:
         """Print a line that is not the answer."""
         self.said_more = True
         if not self.quiet:
-            print(_printable(text), file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str, help: str | None = None) -> None:
         self.said_more = True
-        print(_printable(f"warning: {text}"), file=sys.stderr, flush=True)
+        print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
         if help:
-            print(_printable(f"help: {help}"), file=sys.stderr, flush=True)
+            print(printable(f"help: {help}"), file=sys.stderr, flush=True)
 
     def json(self, document: Any) -> None:
         """Print the answer for programs."""
@@ -68,7 +68,7 @@ class Output:
             messages = [finding.as_json() for finding in findings]
             self.json({"error": {"kind": error.kind, "messages": messages}})
         for finding in findings:
-            print(_printable(finding.render()), file=sys.stderr, flush=True)
+            print(printable(finding.render()), file=sys.stderr, flush=True)
 
     def table(self, rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> None:
         """Print rows in columns."""
@@ -81,7 +81,8 @@ class Output:
             self.line(self.style(text, "bold") if head and index == 0 else text)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text that can be written as UTF-8: bytes of odd file names are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -43,6 +43,8 @@ def _moment(text: str | None) -> float | None:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
 
+    if arguments.n < 1:
+        raise UserError("`-n` needs a number of at least 1", "write `-n 20`")
     runs = Workspace.open(".").runs(
         arguments.n,
         stage=arguments.stage,
@@ -61,8 +63,20 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         ran = sum(1 for stage in record.stages if stage.status == "ran")
         took = seconds_text(record.end - record.time) if record.end else ""
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.time))
-        rows.append((record.id, moment, record.status, f"{ran} ran", took, (record.commit or "")[:8], record.branch or "", record.message or ""))
-    out.table(rows, ("run", "time", "status", "stages", "took", "commit", "branch", "message"))
-    if not rows:
+        rows.append(
+            (
+                record.id,
+                moment,
+                record.status,
+                f"{ran} ran",
+                took,
+                (record.commit or "")[:8],
+                record.branch or "",
+                record.message or "",
+            )
+        )
+    if rows:
+        out.table(rows, ("run", "time", "status", "stages", "took", "commit", "branch", "message"))
+    else:
         out.line("no runs")
     return 0

@@ -11,7 +11,9 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="an id or the beginning of one; default: the last run")
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", default="latest", help="an id or the beginning of one; default: the last run"
+    )
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:

@@ -20,11 +20,17 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace.outputs import verify
 
     if arguments.remote:
-        raise UserError("this version has no shared cache yet")
+        raise UserError("this version has no `pipe verify --remote` yet: it has no shared cache", "run `pipe verify`")
     result = verify(Workspace.open("."), full=arguments.full)
     if out.json_mode:
         out.json(
-            {"ok": result.ok, "objects": result.objects, "damaged": result.damaged, "missing": result.missing, "changed": result.changed}
+            {
+                "ok": result.ok,
+                "objects": result.objects,
+                "damaged": result.damaged,
+                "missing": result.missing,
+                "changed": result.changed,
+            }
         )
     else:
         for text in (*result.damaged, *result.missing, *result.changed):

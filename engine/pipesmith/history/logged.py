@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["files_of", "follow_logged", "line_text", "lines_of", "read_logged"]
+__all__ = ["Followed", "files_of", "follow_logged", "line_text", "lines_of", "read_logged"]
 
 _POLL_S = 0.1
 
@@ -55,22 +56,35 @@ def line_text(entry: dict[str, Any]) -> str:
 
 def follow_logged(log_path: str, done: Callable[[], bool]) -> Iterator[bytes]:
     """Yield what a stage prints and, as lines of text between, what it logs, until `done` and all is read."""
-    printed, logged = _Growing(log_path), _Growing(lines_of(log_path))
-    rest = b""
-    at_line_start = True
+    followed = Followed(log_path)
     while True:
         finished = done()
-        data = printed.more()
-        if data:
-            at_line_start = data.endswith(b"\n")
+        if data := followed.more():
             yield data
-        whole, newline, rest = (rest + logged.more()).rpartition(b"\n")
-        for entry in _parsed(whole) if newline else ():
-            yield (b"" if at_line_start else b"\n") + f"{line_text(entry)}\n".encode("utf-8", "surrogateescape")
-            at_line_start = True
         if finished:
             return
         time.sleep(_POLL_S)
+
+
+class Followed:
+    """A stage's log with what it logs, both growing."""
+
+    def __init__(self, log_path: str) -> None:
+        self._printed, self._logged = _Growing(log_path), _Growing(lines_of(log_path))
+        self._rest = b""
+        self._at_line_start = True
+
+    def more(self) -> bytes:
+        """Return what was printed and logged since the last time."""
+        data = self._printed.more()
+        if data:
+            self._at_line_start = data.endswith(b"\n")
+        whole, newline, self._rest = (self._rest + self._logged.more()).rpartition(b"\n")
+        for entry in _parsed(whole) if newline else ():
+            data += b"" if self._at_line_start else b"\n"
+            data += f"{line_text(entry)}\n".encode("utf-8", "surrogateescape")
+            self._at_line_start = True
+        return data
 
 
 class _Growing:
@@ -84,6 +98,8 @@ class _Growing:
         """Return what has come since the last time."""
         try:
             with open(self._path, "rb") as file:
+                if os.fstat(file.fileno()).st_size < self._at:
+                    self._at = 0  # begun anew, by another try
                 file.seek(self._at)
                 data = file.read()
         except FileNotFoundError:

@@ -40,7 +40,9 @@ def accept(workspace: Workspace, name: str, reason: str) -> dict[str, tuple[Reas
         if entry is None:
             raise UserError(f"stage `{each}` was never built: there is no result to accept", f"run `pipe build {each}`")
         if verdict.fingerprint is None or verdict.problems or verdict.state is State.PENDING:
-            raise StageError(f"stage `{each}` can't be judged yet: something before it is not up to date", "build that first")
+            raise StageError(
+                f"stage `{each}` can't be judged yet: something before it is not up to date", "build that first"
+            )
         if verdict.fingerprint.key == entry.fingerprint:
             continue
         user, _host = user_and_host()

@@ -108,7 +108,9 @@ class _Build:
             data = {given.origin.dataset: None for stage in stages for given in stage.inputs.values()}
             session.pins.pin_datasets([name for name in data if name])
         judgement = session.judgement(
-            building=True, lenient=options.allow_missing, restore=(options.restore and not options.dry_run) or options.restore
+            building=True,
+            lenient=options.allow_missing,
+            restore=(options.restore and not options.dry_run) or options.restore,
         )
         force = self._forced(session, wanted)
         verdicts: dict[str, Verdict] = {}
@@ -126,15 +128,13 @@ class _Build:
 
     def _remarks(self, session: Session, stages: Sequence[Stage]) -> None:
         """Say what a person may not expect: once a clone that GPUs lie idle, always that the shared cache is not used."""
-        short = {
-            name
-            for stage in stages
-            for name in stage.pass_env
-            if 0 < len(os.environ.get(name, "")) < MIN_SECRET
-        }
+        short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
         for name in sorted(short):
             if self._once(session, f"short-{name}"):
-                self.notice(f"the value of `{name}` has under {MIN_SECRET} characters: it is not masked in logs", level="warning")
+                self.notice(
+                    f"the value of `{name}` has under {MIN_SECRET} characters: it is not masked in logs",
+                    level="warning",
+                )
         if not any(stage.resources.gpus for stage in session.pipeline.stages.values()):
             gpus = driver_gpus()
             if gpus and self._once(session, "idle-gpus"):
@@ -274,7 +274,8 @@ class _Build:
             if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and not writer.pending():
                 return
             raise EnvironmentFailure(
-                f"pipe.lock can't be written: {error.strerror}", "free some space or mend its permissions, then build again"
+                f"pipe.lock can't be written: {error.strerror}",
+                "free some space or mend its permissions, then build again",
             ) from None
 
     # -- doing --------------------------------------------------------------------------------------------------------
@@ -404,13 +405,12 @@ class _Build:
                 make_folders(folder)
             except OSError as error:
                 raise EnvironmentFailure(
-                    f"`{folder}` can't be made: {error.strerror}", "a build needs to write into the repository's git folder"
+                    f"`{folder}` can't be made: {error.strerror}",
+                    "a build needs to write into the repository's git folder",
                 ) from None
 
     def _announce(self, verdicts: Mapping[str, Verdict], wanted: Sequence[str], seconds: Mapping[str, float]) -> None:
-        to_run = {
-            name: seconds.get(name) for name in wanted if verdicts[name].state in (State.STALE, State.PENDING)
-        }
+        to_run = {name: seconds.get(name) for name in wanted if verdicts[name].state in (State.STALE, State.PENDING)}
         self.listener(BuildStarted(time=time.time(), run=self.run_id, total=len(wanted), to_run=to_run))
 
     def _finish(
@@ -481,4 +481,3 @@ def _stage_result(outcome: Outcome) -> StageResult:
         exit_code=outcome.exit_code,
         tail=outcome.tail,
     )
-

@@ -45,7 +45,9 @@ def compare(workspace: Workspace, a: str, b: str | None = None) -> list[Change]:
     for stage in sorted(old.keys() | new.keys()):
         before, after = old.get(stage), new.get(stage)
         if before is None or after is None:
-            changes.append(Change(stage, "stage", "", "there" if before else None, "there" if after else None))
+            changes.append(
+                Change(stage, "stage", "", None if before is None else "there", None if after is None else "there")
+            )
             continue
         for kind, item in sorted(before.keys() | after.keys(), key=lambda key: (_KINDS.index(key[0]), key[1])):
             one, other = before.get((kind, item)), after.get((kind, item))
@@ -63,8 +65,16 @@ def _facts(workspace: Workspace, name: str) -> _Facts:
     try:
         workspace.repo.resolve(name)
     except UserError:
+        pass
+    else:
+        raise UserError(f"there is no pipe.lock at `{name}`", "commit it after a build")
+    try:
         return _of_run(workspace.run_store.get(name))
-    raise UserError(f"there is no pipe.lock at `{name}`")
+    except UserError as error:
+        if error.text.startswith("no run"):
+            text = f"`{name}` is neither a run nor a revision"
+            raise UserError(text, "`pipe runs` lists runs, `git log --oneline` commits") from None
+        raise
 
 
 def _text(value: Any) -> str:

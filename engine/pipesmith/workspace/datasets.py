@@ -19,7 +19,7 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in session.pipeline.datasets:
             near = nearest(name, session.pipeline.datasets)
-            raise UserError(f"no dataset `{name}`", f"did you mean `{near}`?" if near else None)
+            raise UserError(f"no dataset `{name}`", f"did you mean `{near}`?" if near else "`pipe data ls` lists them")
     return list(wanted or session.pipeline.datasets)
 
 

@@ -15,7 +15,7 @@ from pipesmith.executors.probe import machine_capacity, probe_namespaces
 from pipesmith.git.repository import Repository
 from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["Check", "examine"]
+__all__ = ["Check", "examine", "sandbox_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,10 @@ def _machine() -> list[Check]:
 
         version = subprocess.run([git, "--version"], capture_output=True, text=True).stdout.split()[2]
         numbers = tuple(int(part) for part in version.split(".")[:2])
-        found.append(Check("git", numbers >= (2, 30), version if numbers >= (2, 30) else f"{version}: 2.30 or newer is needed"))
-    problem = probe_namespaces()
-    found.append(
-        Check("sandbox", problem is None, "namespaces: inputs are mounted read-only" if problem is None else f"copies, since {problem}")
-    )
+        found.append(
+            Check("git", numbers >= (2, 30), version if numbers >= (2, 30) else f"{version}: 2.30 or newer is needed")
+        )
+    found.append(Check("sandbox", probe_namespaces() is None, sandbox_text()))
     capacity = machine_capacity()
     memory = f"{capacity.memory_bytes / 1024**3:.1f}G" if capacity.memory_bytes else "unknown"
     found.append(Check("machine", True, f"{capacity.cpus:g} CPUs, {memory} of memory"))
@@ -67,6 +66,15 @@ def _machine() -> list[Check]:
     return found
 
 
+def sandbox_text() -> str:
+    """Return which sandbox stages of a build get here, and why."""
+    wanted = os.environ.get("PIPE_SANDBOX", "auto")
+    if wanted == "copies":
+        return "copies, since PIPE_SANDBOX asks for them"
+    problem = probe_namespaces()
+    return "namespaces: inputs are mounted read-only" if problem is None else f"copies, since {problem}"
+
+
 def _repository(folder: str) -> list[Check]:
     try:
         repo = Repository.discover(os.path.realpath(folder))
@@ -76,7 +84,9 @@ def _repository(folder: str) -> list[Check]:
     found = [Check("repository", True, f"{repo.top} ({kind}, {repo.object_format})")]
     pipe = os.path.join(repo.common_dir, "pipe")
     writable = os.access(pipe if os.path.isdir(pipe) else repo.common_dir, os.W_OK)
-    found.append(Check("cache", writable, pipe if writable else f"`{pipe}` can't be written: nothing can be built here"))
+    found.append(
+        Check("cache", writable, pipe if writable else f"`{pipe}` can't be written: nothing can be built here")
+    )
     if os.path.isdir(pipe):
         free = shutil.disk_usage(pipe).free
         found.append(Check("disk", free > 1 << 30, f"{free / 1e9:.1f} GB free"))
@@ -88,7 +98,10 @@ def _repository(folder: str) -> list[Check]:
         for notice in workspace.state.notices:
             found.append(Check("state.db", False, notice))
     except PipeError as error:
-        found.append(Check("pipeline", False, error.text))
+        first, *others = error.findings()
+        where = f"{first.file}:{first.line}: " if first.line else f"{first.file}: " if first.file else ""
+        more = f" (and {len(others)} more: `pipe status` tells all)" if others else ""
+        found.append(Check("pipeline", False, f"{where}{first.text}{more}"))
     return found
 
 

@@ -25,7 +25,9 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in known:
             near = nearest(name, known)
-            raise UserError(f"no environment `{name}`", f"did you mean `{near}`?" if near else None)
+            raise UserError(
+                f"no environment `{name}`", f"did you mean `{near}`?" if near else "`pipe env ls` lists them"
+            )
     names = list(wanted or known)
     for name in names:
         environment = known[name]
@@ -40,7 +42,14 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
     sizes = {each.path: each.size_bytes for each in environments_on_disk() if each.whole}
     found = []
     for name, environment in session.pipeline.environments.items():
-        entry: dict[str, Any] = {"name": name, "python": environment.python, "packages": 0, "state": "not resolved", "prefix": None, "size": 0}
+        entry: dict[str, Any] = {
+            "name": name,
+            "python": environment.python,
+            "packages": 0,
+            "state": "not resolved",
+            "prefix": None,
+            "size": 0,
+        }
         pin = session.pins.environment_pin(environment) if environment.python != "system" else None
         if environment.python == "system":
             entry |= {"state": "system", "prefix": system_environment().prefix}
@@ -91,5 +100,7 @@ def update_environments(
     found = {}
     for name, pin in session.pins.new_environments.items():
         old = before.get(name)
-        found[name] = changes(replace(pin, resolved=(), python=old.python if old else pin.python) if old is None else old, pin)
+        found[name] = changes(
+            replace(pin, resolved=(), python=old.python if old else pin.python) if old is None else old, pin
+        )
     return found

@@ -78,7 +78,11 @@ def _key(session: Session, paths: list[str]) -> str:
     for place in sorted(places):
         try:
             info = os.stat(place)
-            hasher.update(f"{place} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}".encode("utf-8", "surrogateescape"))
+            hasher.update(
+                f"{place} {info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
         except OSError:
             hasher.update(b"absent")
     return f"ignored-{hasher.hexdigest()}"

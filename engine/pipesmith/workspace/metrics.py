@@ -24,6 +24,6 @@ def metrics(workspace: Workspace, revs: Sequence[str] = ()) -> dict[str, dict[st
         workspace.repo.resolve(rev)
         at = lockfile_at(workspace, rev)
         if at is None:
-            raise UserError(f"there is no pipe.lock at `{rev}`")
+            raise UserError(f"there is no pipe.lock at `{rev}`", "commit it after a build")
         found[rev] = {name: dict(entry.metrics) for name, entry in at.stages.items() if entry.metrics}
     return found

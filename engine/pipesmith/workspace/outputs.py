@@ -21,8 +21,12 @@ __all__ = ["Checkout", "VerifyResult", "checkout", "find_object", "verify"]
 
 @dataclass(slots=True, kw_only=True)
 class Checkout:
-    """What `checkout` did. placed: paths. kept: path to what was put away there. missing: path to what is wrong."""
+    """What `checkout` did. placed: paths. kept: path to what was put away there. missing: path to what is wrong.
 
+    looked_at: how many outputs were asked for.
+    """
+
+    looked_at: int = 0
     placed: list[str] = field(default_factory=list)
     kept: dict[str, Digest] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -45,7 +49,9 @@ def checkout(
     outs = _outs_of_run(session, run) if run else {n: e.outs for n, e in session.lockfile.stages.items()}
     for name in names and wanted:
         if name not in outs:
-            raise UserError(f"stage `{name}` is not in {'that run' if run else 'pipe.lock'}", f"run `pipe build {name}`")
+            raise UserError(
+                f"stage `{name}` is not in {'that run' if run else 'pipe.lock'}", f"run `pipe build {name}`"
+            )
     done = Checkout()
     root = os.path.abspath(to) if to is not None else workspace.root
 
@@ -58,8 +64,14 @@ def checkout(
     for name in wanted:
         locked = session.lockfile.stages.get(name)
         for out in outs.get(name, ()):
+            done.looked_at += 1
             declared = session.pipeline.stages[name].outputs.get(out.name)
-            if to is None and declared is not None and declared.temp and not os.path.lexists(os.path.join(root, out.path)):
+            if (
+                to is None
+                and declared is not None
+                and declared.temp
+                and not os.path.lexists(os.path.join(root, out.path))
+            ):
                 continue
             before = digest(out.path)
             if before is not None and before.text == out.digest.text:
@@ -96,7 +108,7 @@ def find_object(workspace: Workspace, hash: str) -> tuple[Session, Digest]:
         raise UserError(f"`{hash}` is too short", "give at least four digits")
     found = session.store.find(hash)
     if not found:
-        raise UserError(f"no object `{hash}` in the cache")
+        raise UserError(f"no object `{hash}` in the cache", "`pipe status --json` shows the hashes of outputs")
     if len(found) > 1:
         raise UserError(f"`{hash}` is the beginning of {len(found)} objects", "give more digits")
     return session, found[0]
@@ -144,5 +156,7 @@ def verify(workspace: Workspace, *, full: bool = False) -> VerifyResult:
             if now is not None and now.text != out.digest.text:
                 result.changed.append(f"`{out.path}` of `{name}` is not what pipe.lock says")
             elif now is None and not temp and not lost:
-                result.missing.append(f"`{out.path}` of `{name}` is not in the workspace (`pipe checkout` puts it there)")
+                result.missing.append(
+                    f"`{out.path}` of `{name}` is not in the workspace (`pipe checkout` puts it there)"
+                )
     return result

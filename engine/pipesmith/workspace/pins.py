@@ -63,7 +63,9 @@ class Pins:
         old = self._session.lockfile.environments.get(environment.name)
         return None, Reason("environment", environment.name, pin_digest(old) if old else None, None)
 
-    def resolve_environments(self, names: Sequence[str], notice: Callable[[str], None], *, upgrade: bool = False) -> None:
+    def resolve_environments(
+        self, names: Sequence[str], notice: Callable[[str], None], *, upgrade: bool = False
+    ) -> None:
         """Resolve the environments whose pin does not hold. Raises EnvironmentFailure."""
         for name in names:
             environment = self._session.pipeline.environments[name]

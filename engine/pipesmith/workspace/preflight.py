@@ -20,8 +20,12 @@ def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None 
     if compute is not None and compute != "local":
         if compute not in session.pipeline.computes:
             near = nearest(compute, session.pipeline.computes)
-            raise UserError(f"no compute `{compute}`", f"did you mean `{near}`?" if near else None)
-        raise UserError(f"this version builds on the local machine only, not on `{compute}`")
+            raise UserError(
+                f"no compute `{compute}`", f"did you mean `{near}`?" if near else "leave `--compute` out to build here"
+            )
+        raise UserError(
+            f"this version builds on the local machine only, not on `{compute}`", "leave `--compute` out to build here"
+        )
     if findings:
         raise ConfigError(findings)
 
@@ -57,7 +61,7 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
             )
         for name, given in stage.inputs.items():
             if given.mode is InputMode.STREAM:
-                yield from once(f"stage.{stage.base}.inputs.{name}", "this version does not do `mode = \"stream\"`")
+                yield from once(f"stage.{stage.base}.inputs.{name}", 'this version does not do `mode = "stream"`')
             if given.origin.kind is OriginKind.DATASET:
                 yield from _dataset(session, given.origin.dataset, stage.name, once)
         for name, output in stage.outputs.items():
@@ -146,10 +150,18 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
         asked = stage.resources
         key = f"stage.{stage.base}.resources"
         if asked.cpus is not None and asked.cpus > capacity.cpus:
-            yield _finding(session, f"{key}.cpus", f"`{stage.name}` asks for {asked.cpus:g} CPUs, this machine has {capacity.cpus:g}")
+            yield _finding(
+                session,
+                f"{key}.cpus",
+                f"`{stage.name}` asks for {asked.cpus:g} CPUs, this machine has {capacity.cpus:g}",
+            )
         if asked.memory_bytes and capacity.memory_bytes and asked.memory_bytes > capacity.memory_bytes:
             have = capacity.memory_bytes / 1024**3
-            yield _finding(session, f"{key}.memory", f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, this machine has {have:.1f}G")
+            yield _finding(
+                session,
+                f"{key}.memory",
+                f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, this machine has {have:.1f}G",
+            )
         if asked.gpus:
             if gpus is None:
                 from pipesmith.executors.gpus import GpuPool
@@ -162,10 +174,14 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
                     session,
                     f"{key}.gpus",
                     f"`{stage.name}` asks for {asked.gpus} GPU{'s' if asked.gpus > 1 else ''}, this machine has {gpus}",
-                    "where no driver counts them, say how many there are: `[compute.local]` with `gpus = N`" if not gpus else None,
+                    "where no driver counts them, say how many there are: `[compute.local]` with `gpus = N`"
+                    if not gpus
+                    else None,
                 )
             elif asked.gpu_memory_bytes and largest and asked.gpu_memory_bytes > largest:
-                yield _finding(session, f"{key}.gpu-memory", f"`{stage.name}` asks for more memory than any GPU here has")
+                yield _finding(
+                    session, f"{key}.gpu-memory", f"`{stage.name}` asks for more memory than any GPU here has"
+                )
 
 
 def _ways(session: Session) -> Iterable[Finding]:

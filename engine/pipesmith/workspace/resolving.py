@@ -19,8 +19,12 @@ __all__ = ["Resolved", "resolve_lock"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """dropped: stages that the sides disagree on. pins: `environment.NAME` or `dataset.NAME` that are ours now."""
+    """dropped: stages that the sides disagree on. pins: `environment.NAME` or `dataset.NAME` that are ours now.
 
+    conflict: whether there was anything to mend.
+    """
+
+    conflict: bool = True
     dropped: tuple[str, ...] = ()
     pins: tuple[str, ...] = ()
 
@@ -30,10 +34,20 @@ def resolve_lock(workspace: Workspace) -> Resolved:
 
     While git still has the three versions of a merge, those are merged: the text between the markers may be a mixture.
     """
-    text = workspace.session().lock_text or ""
+    session = workspace.session()
+    text = session.lock_text or ""
     if not has_markers(text):
-        return Resolved()
-    merged = _from_index(workspace) or resolve_markers(text)
+        _ = session.lockfile  # told where it is broken in another way
+        return Resolved(conflict=False)
+    merged = _from_index(workspace)
+    if merged is None:
+        try:
+            merged = resolve_markers(text)
+        except UserError as error:
+            raise UserError(
+                f"pipe.lock can't be mended: {error.text}",
+                "take one side with `git checkout --ours pipe.lock` or `--theirs`, then build",
+            ) from None
     with workspace.guard():
         io.write(workspace.lock_path, merged.lockfile)
     return Resolved(dropped=merged.dropped, pins=merged.pins)

@@ -75,7 +75,9 @@ class Session:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise UserError("pipe.lock is not UTF-8", "restore it with `git checkout pipe.lock`, or remove it") from None
+            raise UserError(
+                "pipe.lock is not UTF-8", "restore it with `git checkout pipe.lock`, or remove it"
+            ) from None
 
     @cached_property
     def lockfile(self) -> Lockfile:
@@ -178,5 +180,7 @@ def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
             chosen.add(by_path[name.rstrip("/")])
         else:
             near = nearest(name, [*pipeline.groups, *pipeline.stages, *by_path])
-            raise UserError(f"no stage `{name}`", f"did you mean `{near}`?" if near else "`pipe status` lists the stages")
+            raise UserError(
+                f"no stage `{name}`", f"did you mean `{near}`?" if near else "`pipe status` lists the stages"
+            )
     return tuple(name for name in pipeline.stages if name in chosen)

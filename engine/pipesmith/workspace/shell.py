@@ -46,7 +46,9 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     layout_problems = [
         given.path
         for given in stage.inputs.values()
-        if not given.origin.dataset and not given.origin.cells and not os.path.lexists(os.path.join(workspace.root, given.path))
+        if not given.origin.dataset
+        and not given.origin.cells
+        and not os.path.lexists(os.path.join(workspace.root, given.path))
     ]
     if layout_problems:
         raise UserError(f"input `{layout_problems[0]}` is not there", f"run `pipe build --upstream-only {stage_name}`")

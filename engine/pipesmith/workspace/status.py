@@ -43,9 +43,7 @@ def status(
         commit = workspace.repo.resolve(rev)
         pipeline, verdicts = verdicts_at(workspace, commit)
         wanted = set(select_stages(pipeline, names)) if names else set(verdicts)
-        return StatusResult(
-            revision=commit, stages=tuple(_state(v) for name, v in verdicts.items() if name in wanted)
-        )
+        return StatusResult(revision=commit, stages=tuple(_state(v) for name, v in verdicts.items() if name in wanted))
     session = workspace.session()
     pipeline = session.pipeline
     wanted = set(select_stages(pipeline, names)) if names else set(pipeline.stages)
@@ -100,7 +98,7 @@ class _Commit:
         self.tree = Revision(reader, commit, workspace.prefix, "blake3")
         text = self.tree.read("pipeline.toml")
         if text is None:
-            raise UserError(f"there is no pipeline.toml at {commit[:10]}")
+            raise UserError(f"there is no pipeline.toml at {commit[:10]}", "name a commit that has one")
         self.pipeline = read_pipeline(
             text.decode("utf-8", "surrogateescape"),
             files=self.tree.read,

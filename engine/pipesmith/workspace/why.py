@@ -53,9 +53,13 @@ def why(workspace: Workspace, name: str, run: str | None = None) -> list[Why]:
         stage = record.stage(each)
         if stage is not None:
             body = {"id": record.id, "status": stage.status, "why": stage.why, "fingerprint": stage.fingerprint}
-            found.append(Why(stage=each, run=body, nearest=_nearest(session.actions, each, stage.fingerprint, before=record.time)))
+            found.append(
+                Why(
+                    stage=each, run=body, nearest=_nearest(session.actions, each, stage.fingerprint, before=record.time)
+                )
+            )
     if not found:
-        raise UserError(f"stage `{name}` is not in run {record.id}")
+        raise UserError(f"stage `{name}` is not in run {record.id}", f"`pipe show {record.id}` lists its stages")
     return found
 
 

@@ -165,8 +165,6 @@ class _Look:
         if self._ignored is None:
             self._ignored = ignored_folders(self._session.workspace.repo, self._root)
         for where, folders, _files in os.walk(source):
-            folders[:] = [
-                name for name in folders if name != ".git" and os.path.join(where, name) not in self._ignored
-            ]
+            folders[:] = [name for name in folders if name != ".git" and os.path.join(where, name) not in self._ignored]
             self._file(where)
             self._ignore_files(where, only_present=True)

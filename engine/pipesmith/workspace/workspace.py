@@ -29,7 +29,7 @@ LOCK_NAME = "pipe.lock"
 
 
 class Workspace:
-    """Where a pipeline lives. root: absolute path of its folder. prefix: the same relative to the top of the git work tree."""
+    """Where a pipeline lives. root: absolute path of its folder. prefix: the same below the top of the git work tree."""
 
     def __init__(self, repo: Repository, root: str) -> None:
         self.repo = repo
@@ -57,7 +57,8 @@ class Workspace:
                 break
             folder = os.path.dirname(folder)
         raise UserError(
-            f"no {PIPELINE_NAME} from `{start}` up to the top of the repository, `{repo.top}`", "run `pipe init` to make one"
+            f"no {PIPELINE_NAME} from `{start}` up to the top of the repository, `{repo.top}`",
+            "run `pipe init` to make one",
         )
 
     @cached_property
@@ -105,7 +106,8 @@ class Workspace:
     ) -> BuildResult:
         """Bring stages (all targets without names) up to date, and return what was done.
 
-        params: dotted key to value, over those of pipeline.toml. options: the fields of `pipesmith.workspace.build.BuildOptions`.
+        params: dotted key to value, over those of pipeline.toml. options: the fields of
+        `pipesmith.workspace.build.BuildOptions`.
         A build that failed returns its result; a wrong pipeline.toml raises ConfigError.
         """
         from pipesmith.workspace.build import BuildOptions, build
