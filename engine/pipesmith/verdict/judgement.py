@@ -117,6 +117,9 @@ class Judgement:
             verdict = replace(
                 verdict, state=State.STALE, result=None, reasons=reasons, problems=(*verdict.problems, *problems)
             )
+        if stage.environment is not None and any(reason.kind == "environment" for reason in verdict.reasons):
+            named = (replace(r, item=stage.environment) if r.kind == "environment" else r for r in verdict.reasons)
+            verdict = replace(verdict, reasons=tuple(named))
         if verdict.result is not None and stage.expect:
             broken = broken_expectations(stage, verdict.result.metrics, self.outside.metric_at)
             if broken:
