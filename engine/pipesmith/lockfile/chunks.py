@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from pipesmith.lockfile.emitter import HEADER
+from pipesmith.lockfile.model import LOCK_VERSION
 
 __all__ = ["Memory", "document_of"]
 
@@ -30,6 +31,8 @@ def document_of(text: str, memory: Memory) -> dict[str, Any] | None:
     if len(text) < _WORTH_CHARS or not text.startswith(HEADER):
         return None
     head, *tables = text.split("\n\n[")
+    if head != f"{HEADER}version = {LOCK_VERSION}":
+        return None
     known = _load(memory)
     keys = [blake2b(table.encode("utf-8", "surrogateescape"), digest_size=16).digest() for table in tables]
     unknown = [index for index, key in enumerate(keys) if key not in known]
@@ -42,12 +45,7 @@ def document_of(text: str, memory: Memory) -> dict[str, Any] | None:
                 found[keys[index]] = tomllib.loads(f"[{tables[index]}")
         except tomllib.TOMLDecodeError:
             return None
-    document: dict[str, Any] = {}
-    for line in head.splitlines():
-        if line.startswith("version = ") and line.removeprefix("version = ").isdecimal():
-            document["version"] = int(line.removeprefix("version = "))
-        elif line and not line.startswith("#"):
-            return None
+    document: dict[str, Any] = {"version": LOCK_VERSION}
     for key in keys:
         if not _merge(document, found[key]):
             return None
