@@ -26,7 +26,6 @@ CREATE TABLE IF NOT EXISTS parsed(key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWI
 CREATE TABLE IF NOT EXISTS objects(hex TEXT PRIMARY KEY, stamp BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timings(stage TEXT PRIMARY KEY, seconds REAL, at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs(id TEXT PRIMARY KEY, time REAL, status TEXT, body BLOB) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS witness(key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
 _BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "lustre", "beegfs", "ceph"))
@@ -88,7 +87,7 @@ class StateDB:
             connection.execute("PRAGMA synchronous=NORMAL")
             if version != _VERSION:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
-            connection.execute("SELECT key FROM witness LIMIT 1")
+            connection.execute("SELECT hex FROM objects LIMIT 1")
         except BaseException:
             connection.close()
             raise
@@ -104,7 +103,7 @@ class StateDB:
                 continue
             try:
                 if connection.execute("PRAGMA user_version").fetchone()[0] <= _VERSION:
-                    connection.execute("SELECT key FROM witness LIMIT 1")
+                    connection.execute("SELECT hex FROM objects LIMIT 1")
                     return connection
             except sqlite3.Error:
                 pass
