@@ -71,3 +71,15 @@ def test_killed_ten_times(bed: Bed) -> None:
 @pytest.mark.parametrize("part", range(4))
 def test_killed_a_hundred_times(bed: Bed, part: int) -> None:
     kill_again_and_again(bed, 25, 1000 * _SEED + part)
+
+
+def test_what_a_killed_build_was_placing_is_swept(bed: Bed) -> None:
+    """Also when all is fresh, and before a source folder that it lies in is looked at."""
+    bed.repo.pipe("build")
+    bed.repo.ran()
+    for path in ("out/.pipe-tmp-0123456789ab", "kept/.pipe-tmp-0123456789ab", ".pipe-tmp-0123456789ab"):
+        bed.repo.write(path, "half")
+    bed.repo.write("out/.pipe-tmp-ba9876543210/inner", "half")
+    assert bed.repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert not list(bed.repo.path.rglob(".pipe-tmp-*"))
+    bed.check_outputs()

@@ -250,7 +250,9 @@ class History:
         if not path.exists() or path.is_symlink():
             return None
         told = f"tamper with {path.relative_to(self.repo.path)}"
-        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
+        files = (
+            [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
+        )
         way = self.rng.choice(["write", "write", "strip", "kind", "link", "mode"])
         if way == "kind":
             folder = path.is_dir()
@@ -414,7 +416,9 @@ class History:
             args.append(f"-j{rng.randint(1, 3)}")
         before = oracle.lock()
         plan = oracle.plan(graph, wanted, forced=forced, overrides=overrides, restore=restore)
-        kept_before = {path: read(self.repo.path / path) for spec in graph.stages.values() for path in spec.outputs.values()}
+        kept_before = {
+            path: read(self.repo.path / path) for spec in graph.stages.values() for path in spec.outputs.values()
+        }
         code, told = self.pipe("build", *args)
         self.builds += 1
         did = self._compare(told, plan, keep_going)
@@ -422,7 +426,9 @@ class History:
             state = states[name] if states and not (forced or overrides) and restore else "pending"
             if state != "pending" and plan[name].status in ("fresh", "restored", "ran"):
                 temp = graph.stages[name].temp and state == "fresh"
-                assert temp or did[name].status in (_STATE_OF[state], "skipped"), "status did not say what the build did"
+                assert temp or did[name].status in (_STATE_OF[state], "skipped"), (
+                    "status did not say what the build did"
+                )
         ran = sorted(name for name, expected in did.items() if expected.status in ("ran", "failed"))
         assert self.repo.ran() == ran
         failed = any(expected.status == "failed" for expected in did.values())
@@ -446,9 +452,11 @@ class History:
                 allowed.add("skipped")
             assert statuses[name] in allowed, f"{name}: {statuses[name]}, expected {expected.status}; {statuses}"
             did[name] = replace(expected, status=statuses[name])
-        self._match(told, {name: expected.fingerprint for name, expected in did.items() if expected.status != "skipped"} | {
-            name: None for name, expected in did.items() if expected.status == "skipped"
-        })
+        self._match(
+            told,
+            {name: expected.fingerprint for name, expected in did.items() if expected.status != "skipped"}
+            | {name: None for name, expected in did.items() if expected.status == "skipped"},
+        )
         return did
 
     def _check_outputs(self, graph: Graph, did: Mapping[str, Expected], before: Mapping[str, Any]) -> list[Any]:
@@ -473,7 +481,9 @@ class History:
                 aside = not spec.sandbox and expected.status == "ran"
                 if temp:
                     readers = graph.readers(name)
-                    assert not all(each in did and did[each].status in good for each in readers), f"{path} is still there"
+                    assert not all(each in did and did[each].status in good for each in readers), (
+                        f"{path} is still there"
+                    )
                 if was is not None and (was != now or aside):
                     replaced.append(was)
         found = []
@@ -531,7 +541,8 @@ class History:
 
 def _results(told: Any) -> dict[str, Any]:
     return {
-        entry["name"]: (entry["fingerprint"], sorted(entry["outputs"], key=lambda out: out["name"])) for entry in told["stages"]
+        entry["name"]: (entry["fingerprint"], sorted(entry["outputs"], key=lambda out: out["name"]))
+        for entry in told["stages"]
     }
 
 

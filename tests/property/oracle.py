@@ -166,11 +166,17 @@ class Oracle:
             if name not in forced:
                 if matched and all(self._there(spec, path, content, name in needed) for path, content in outs.items()):
                     status = "fresh"
-                elif restore and (matched or fingerprint in self.cache.known) and all(map(self.cache.has, outs.values())):
+                elif (
+                    restore and (matched or fingerprint in self.cache.known) and all(map(self.cache.has, outs.values()))
+                ):
                     status = "restored"
             if not status:
                 for given in spec.inputs:
-                    if given.stage and given.stage not in needed and self._absent(graph.stages[given.stage], plan, given):
+                    if (
+                        given.stage
+                        and given.stage not in needed
+                        and self._absent(graph.stages[given.stage], plan, given)
+                    ):
                         needed.add(given.stage)
                         bring(given.stage)
                 if any(plan[earlier].status in ("failed", "skipped") for earlier in spec.before):

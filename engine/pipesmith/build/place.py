@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
@@ -16,7 +17,7 @@ from pipesmith.lockfile.model import LockedOut
 from pipesmith.store.kept import keep, kept
 from pipesmith.store.object_store import ObjectStore
 
-__all__ = ["PREFIX", "Placer", "check_inside", "remove"]
+__all__ = ["PREFIX", "Placer", "check_inside", "remove", "remove_unfinished"]
 
 PREFIX = ".pipe-tmp-"
 _AT_FDCWD = -100
@@ -52,6 +53,25 @@ def remove(path: str) -> None:
             except OSError:
                 pass
         shutil.rmtree(path)
+
+
+def remove_unfinished(root: str, outputs: Iterable[str], guard: Callable[[], AbstractContextManager[None]]) -> None:
+    """Remove what a killed build was placing: beside outputs, and beside the lockfile. All placing is done under `guard`,
+    the workspace lock, so that what is there while it is held is nobody's."""
+    folders = {root, *(os.path.dirname(os.path.join(root, path)) for path in outputs)}
+    if not any(_unfinished(folder) for folder in folders):
+        return
+    with guard():
+        for folder in folders:
+            for path in _unfinished(folder):
+                remove(path)
+
+
+def _unfinished(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(PREFIX)]
+    except OSError:
+        return []
 
 
 def _exchange(one: str, other: str) -> bool:

@@ -15,6 +15,7 @@ _LINE_LIMIT = 16384  # characters of a line that listeners are shown
 _PARTIAL_LIMIT = 4 * _LINE_LIMIT  # bytes
 _TAIL_BYTES = 65536
 _TAIL_LINES = 40
+_TAIL_ERRORS = 10  # of which stderr's last are this many at least, though a flood on stdout was read after them
 # What listeners are shown: this much at once, then this much a second; the log has the rest.
 _BURST_LINES, _LINES_PER_S = 10_000, 2_000
 _BURST_BYTES, _BYTES_PER_S = 4 << 20, 1 << 20
@@ -87,6 +88,7 @@ class JobOutput:
         self._streams: dict[str, _Lines] = {}
         self._maskers: dict[str, Masker] = {}
         self._tail = bytearray()
+        self._errors = bytearray()
         self._lines_left: float = _BURST_LINES
         self._bytes_left: float = _BURST_BYTES
         self._filled = time.monotonic()
@@ -102,24 +104,26 @@ class JobOutput:
         self._take(stream, masker.feed(data))
 
     def end(self) -> tuple[str, ...]:
-        """Both streams have ended. Returns the last lines, in order of arrival."""
+        """Both streams have ended. Returns the last lines, in order of arrival; stderr's last are among them."""
         for stream, masker in self._maskers.items():
             self._take(stream, masker.end())
             self._streams[stream].end()
         self._say_unseen()
-        text = self._tail[-_TAIL_BYTES:].decode("utf-8", "replace").replace("\r\n", "\n")
-        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-        if lines and not lines[-1]:
-            lines.pop()
-        return tuple(_cut(line) for line in lines[-_TAIL_LINES:])
+        lines = _last_lines(self._tail, _TAIL_LINES)
+        errors = _last_lines(self._errors, _TAIL_ERRORS)
+        if errors and errors[-1] not in lines:
+            lines = lines[len(lines) + len(errors) - _TAIL_LINES :] if len(lines) + len(errors) > _TAIL_LINES else lines
+            lines += errors
+        return tuple(lines)
 
     def _take(self, stream: str, data: bytes) -> None:
         if not data:
             return
         self._write(data)
-        self._tail += data[-_TAIL_BYTES:]
-        if len(self._tail) > 2 * _TAIL_BYTES:
-            del self._tail[:-_TAIL_BYTES]
+        for tail in (self._tail, self._errors) if stream == "stderr" else (self._tail,):
+            tail += data[-_TAIL_BYTES:]
+            if len(tail) > 2 * _TAIL_BYTES:
+                del tail[:-_TAIL_BYTES]
         self._refill()
         lines = self._streams[stream]
         if self._unseen or self._lines_left < 1 or self._bytes_left < 1 or self._on_line is None:
@@ -167,6 +171,14 @@ class JobOutput:
         except Exception as error:  # a listener's fault must not stop the reading of everybody's output
             self._on_line = None
             self.problem = f"a listener to its output failed: {error!r}"
+
+
+def _last_lines(data: bytearray, count: int) -> list[str]:
+    text = data[-_TAIL_BYTES:].decode("utf-8", "replace").replace("\r\n", "\n")
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    return [_cut(line) for line in lines[-count:]]
 
 
 def _cut(line: str) -> str:

@@ -15,7 +15,7 @@ from pipesmith.build.evidence import Stamper
 from pipesmith.build.job import JobRunner
 from pipesmith.build.limits import Limits
 from pipesmith.build.lock_writer import LockWriter
-from pipesmith.build.place import Placer
+from pipesmith.build.place import Placer, remove_unfinished
 from pipesmith.build.scheduler import Scheduler
 from pipesmith.digest import Digest
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, StageError, UserError
@@ -25,7 +25,7 @@ from pipesmith.executors.local import LocalExecutor
 from pipesmith.executors.output import MIN_SECRET
 from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
-from pipesmith.pipeline.graph import downstream, edges, upstream
+from pipesmith.pipeline.graph import downstream, edges, followers, upstream
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.model import Stage
 from pipesmith.store.locks import CACHE
@@ -99,6 +99,7 @@ class _Build:
         stages = [pipeline.stages[name] for name in wanted]
         preflight(session, stages, compute=options.compute)
         if not options.dry_run:
+            self._sweep(session)
             for line in ignore_outputs(session):
                 self.notice(f"added `{line}` to .gitignore")
         if not options.dry_run:
@@ -150,6 +151,14 @@ class _Build:
             return False
         state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
         return True
+
+    def _sweep(self, session: Session) -> None:
+        """Take away what a killed build left behind in the workspace, before anything is fingerprinted."""
+        outputs = [out.path for stage in session.pipeline.stages.values() for out in stage.outputs.values()]
+        try:
+            remove_unfinished(self.workspace.root, outputs, self.workspace.guard)
+        except OSError:
+            pass  # a read-only work tree: it does no harm
 
     def _deliver_owed(self, session: Session, fresh: Sequence[str]) -> StageError | None:
         """Make up for deliveries of fresh stages that an earlier build could not make; return the first that fails again."""
@@ -348,7 +357,8 @@ class _Build:
                 workspace.locks,
                 GpuPool(gpu_count) if needs_gpu else None,
             )
-            before = {name: [n for n in earlier if n in set(wanted)] for name, earlier in edges(pipeline).items()}
+            among = set(wanted)
+            before = {name: [n for n in earlier if n in among] for name, earlier in edges(pipeline).items()}
             seconds = last_seconds(workspace.state, wanted)
             scheduler = Scheduler(
                 context,
@@ -439,17 +449,21 @@ class _Build:
         pipeline = session.pipeline
         good = ("fresh", "restored", "ran")
         found = []
+        among = set(wanted)
+        after: dict[str, list[str]] | None = None
         for name in wanted:
             stage = pipeline.stages[name]
             for output in stage.outputs.values():
                 if not output.temp or not os.path.lexists(os.path.join(self.workspace.root, output.path)):
                     continue
-                consumers = [other for other, earlier in edges(pipeline).items() if name in earlier]
+                if after is None:
+                    after = followers(pipeline)
+                consumers = after[name]
                 if outcomes is not None and any(
                     other not in outcomes or outcomes[other].status not in good for other in (name, *consumers)
                 ):
                     continue
-                if outcomes is None and any(other not in wanted for other in consumers):
+                if outcomes is None and any(other not in among for other in consumers):
                     continue
                 outs = outcomes[name].outs if outcomes else session.lockfile.stages[name].outs
                 known = next((out.digest.text for out in outs if out.name == output.name), "")
