@@ -123,7 +123,7 @@ def test_a_required_filter_that_fails_is_told(bed):
     bed.repo.git("config", "filter.toy.clean", "false")
     bed.repo.git("config", "filter.toy.required", "true")
     bed.repo.write("a.x", "a\n")
-    with pytest.raises(EnvironmentFailure, match="external filter .false. failed"):
+    with pytest.raises(EnvironmentFailure, match=r"external filter .false. failed"):
         bed.source("a.x")
 
 

@@ -158,3 +158,16 @@ def test_git_variables_of_a_hook_do_not_reach_nested_repositories(outer, monkeyp
     monkeypatch.setenv("GIT_PREFIX", "")
     assert outer.source("libs") == before
     assert outer.revision().source_id("libs") == before
+
+
+@pytest.mark.parametrize("broken", ["folder", "file"])
+def test_a_broken_submodule_is_as_one_that_is_not_checked_out(outer, broken):
+    place = outer.path / "libs/sub/.git"
+    place.unlink()
+    if broken == "folder":
+        place.mkdir()
+    else:
+        place.write_text("gitdir: nowhere\n")
+    with pytest.raises(UserError, match="submodule `libs/sub` is not checked out"):
+        outer.source("libs")
+    assert outer.source("libs/own.py") is not None

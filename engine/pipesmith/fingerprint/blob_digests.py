@@ -6,6 +6,7 @@ import os
 from hashlib import new as new_git_hash
 
 from pipesmith.digest import Digest, new_hasher
+from pipesmith.fingerprint.git_trees import chunks_of
 from pipesmith.store.state_db import StateDB
 
 __all__ = ["BlobDigests"]
@@ -39,10 +40,9 @@ class BlobDigests:
         size = os.stat(path).st_size
         git = new_git_hash(object_format, b"blob %d\0" % size, usedforsecurity=False)
         own = new_hasher(algorithm)
-        with open(path, "rb", buffering=0) as file:
-            while chunk := file.read(1 << 20):
-                git.update(chunk)
-                own.update(chunk)
+        for chunk in chunks_of(path, size):
+            git.update(chunk)
+            own.update(chunk)
         if git.hexdigest() != oid:
             return None
         return self._put(oid, Digest(algorithm, own.hexdigest(), size))

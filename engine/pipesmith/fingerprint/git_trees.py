@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["TreeBuilder", "blob_id", "git_hash", "tree_id", "tree_row"]
+from pipesmith.store.hashing import read_small
+
+__all__ = ["TreeBuilder", "blob_id", "chunks_of", "git_hash", "tree_id", "tree_row"]
+
+_CHUNK = 1 << 20
 
 
 def git_hash(object_format: str, kind: bytes, data: bytes) -> str:
@@ -16,15 +21,31 @@ def git_hash(object_format: str, kind: bytes, data: bytes) -> str:
     return hasher.hexdigest()
 
 
+def chunks_of(path: str, size: int) -> Iterator[bytes | memoryview]:
+    """Yield a file's bytes, each chunk good until the next is asked for.
+
+    size: what the file had, so that a small one takes one read and no big buffer."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if size < _CHUNK:
+            yield read_small(fd, size)
+            return
+        buffer = bytearray(_CHUNK)
+        view = memoryview(buffer)
+        while count := os.readv(fd, [buffer]):
+            yield view[:count]
+    finally:
+        os.close(fd)
+
+
 def blob_id(path: str, size: int, object_format: str) -> str | None:
     """Return the blob id of a file's own bytes, read in one pass; None where it changed its size meanwhile."""
     hasher = hashlib.new(object_format, usedforsecurity=False)
     hasher.update(b"blob %d\0" % size)
     read = 0
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(1 << 20):
-            hasher.update(chunk)
-            read += len(chunk)
+    for chunk in chunks_of(path, size):
+        hasher.update(chunk)
+        read += len(chunk)
     return hasher.hexdigest() if read == size else None
 
 

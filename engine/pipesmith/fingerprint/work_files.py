@@ -123,7 +123,12 @@ class WorkFiles:
             del self._own[path]
         if clean in self._nested or os.path.islink(there) or not os.path.lexists(os.path.join(there, ".git")):
             return
-        repo = Repository.discover(there, nested=True)
+        try:
+            repo = Repository.discover(there, nested=True)
+        except UserError:
+            return  # what lies there is broken: as if it were not checked out
+        if repo.top != os.path.realpath(there):
+            return
         self._nested[clean] = WorkFiles(repo, there, self._cache, self._blobs, f"{self._shown}{clean}/")
 
     def _owner(self, path: str) -> tuple[WorkFiles, str]:
