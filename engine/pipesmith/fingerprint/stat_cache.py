@@ -25,6 +25,7 @@ __all__ = ["RACY_NS", "StatCache", "stamp_of"]
 
 RACY_NS = 20_000_000
 COARSE_RACY_NS = 2_000_000_000
+_ASK_ALL_ABOVE = 16  # single files
 _POOL_ABOVE_BYTES = 8 << 20
 
 Stamp = tuple[int, int, int, int, int]
@@ -72,6 +73,8 @@ class StatCache:
         self.algorithm = algorithm
         self._guard = threading.Lock()
         self._files: dict[str, tuple[Stamp, str]] = {}
+        self._rows: dict[str, Sequence[bytes]] | None = None
+        self._asked = 0
         self._new_files: dict[str, tuple[bytes, bytes]] = {}
         self._new_folders: dict[str, tuple[bytes, bytes]] = {}
         self._memory_devices: frozenset[int] | None = None
@@ -110,10 +113,11 @@ class StatCache:
             return known[1]
         packed = marshal.dumps(stamp, 2)
         key = f"{self.algorithm}:{path}"
-        for row_stamp, hex in self.state.query("SELECT stamp, data FROM files WHERE path = ?", (key,)):
-            if row_stamp == packed:
-                self._files[path] = (stamp, hex.decode())
-                return str(hex.decode())
+        row = self._remembered(key)
+        if row is not None and row[0] == packed:
+            hex = str(row[1].decode())
+            self._files[path] = (stamp, hex)
+            return hex
         started = time.time_ns()
         found, stamp = self._hash(path)
         if self.is_settled(stamp, device, started):
@@ -121,6 +125,19 @@ class StatCache:
                 self._files[path] = (stamp, found)
                 self._new_files[key] = (marshal.dumps(stamp, 2), found.encode())
         return found
+
+    def _remembered(self, key: str) -> Sequence[bytes] | None:
+        """Return what an earlier process learned of a file. Who asks for many gets them all in one query."""
+        if self._rows is None and key.isascii():
+            self._asked += 1
+            if self._asked > _ASK_ALL_ABOVE:
+                self._rows = {path: row for path, *row in self.state.query("SELECT path, stamp, data FROM files")}
+        if self._rows is not None and key.isascii():
+            return self._rows.get(key)
+        for row in self.state.query("SELECT stamp, data FROM files WHERE path = ?", (key,)):
+            found: Sequence[bytes] = row
+            return found
+        return None
 
     def _hash(self, path: str) -> tuple[str, Stamp]:
         """Return hex and the stamp that the file had before and after it was read."""

@@ -86,7 +86,14 @@ class RunRecord:
         """Return the record as `--json` prints it and the commit holds it: nothing but what JSON has."""
         body = {name: _plain(getattr(self, name)) for name in _names(RunRecord) if name != "stages"}
         names = _names(StageRecord)
-        stages = [{name: _plain(getattr(stage, name)) for name in names} for stage in self.stages]
+        stages = []
+        for stage in self.stages:
+            row = {}
+            for name in names:
+                value = getattr(stage, name)
+                kind = value.__class__
+                row[name] = value if kind is str or kind is int or value is None else _plain(value)
+            stages.append(row)
         return {"version": RECORD_VERSION, **body, "stages": stages}
 
     @staticmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from pipesmith.pipeline.model import OriginKind, Pipeline, Stage
 
-__all__ = ["cycles", "downstream", "edges", "order", "stage_edges", "upstream"]
+__all__ = ["cycles", "downstream", "edges", "followers", "order", "stage_edges", "upstream"]
 
 
 def stage_edges(stage: Stage) -> tuple[str, ...]:
@@ -24,6 +24,15 @@ def stage_edges(stage: Stage) -> tuple[str, ...]:
 def edges(pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
     """Return each stage's direct predecessors."""
     return {name: stage_edges(stage) for name, stage in pipeline.stages.items()}
+
+
+def followers(pipeline: Pipeline) -> dict[str, list[str]]:
+    """Return each stage's direct successors."""
+    later: dict[str, list[str]] = {name: [] for name in pipeline.stages}
+    for name, before in edges(pipeline).items():
+        for earlier in before:
+            later[earlier].append(name)
+    return later
 
 
 def order(pipeline: Pipeline) -> tuple[str, ...]:
@@ -91,8 +100,4 @@ def upstream(pipeline: Pipeline, names: Iterable[str]) -> set[str]:
 
 def downstream(pipeline: Pipeline, names: Iterable[str]) -> set[str]:
     """Return the stages and all that come after them."""
-    later: dict[str, list[str]] = {name: [] for name in pipeline.stages}
-    for name, before in edges(pipeline).items():
-        for earlier in before:
-            later[earlier].append(name)
-    return _reach(names, later)
+    return _reach(names, followers(pipeline))

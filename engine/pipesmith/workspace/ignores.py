@@ -70,8 +70,8 @@ def _key(session: Session, paths: list[str]) -> str:
     hasher = blake2b(digest_size=16)
     hasher.update(json.dumps([session.workspace.root, paths]).encode())
     places = {os.path.join(repo.common_dir, "info", "exclude"), os.path.join(repo.git_dir, "index")}
-    for path in ["", *paths]:
-        folder = os.path.join(session.workspace.root, os.path.dirname(path))
+    for inner in {"", *(path.rpartition("/")[0] for path in paths)}:
+        folder = os.path.join(session.workspace.root, inner).rstrip("/")
         while folder.startswith(repo.top):
             places.add(os.path.join(folder, ".gitignore"))
             folder = os.path.dirname(folder)

@@ -187,10 +187,14 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
 def _ways(session: Session) -> Iterable[Finding]:
     """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another name."""
     root = session.workspace.root
+    straight = {""}  # folders with no link on the way
     for stage in session.pipeline.stages.values():
         for name, output in stage.outputs.items():
-            folder = os.path.dirname(output.path)
-            if not folder or os.path.realpath(os.path.join(root, folder)) == os.path.join(root, folder):
+            folder = output.path.rpartition("/")[0]
+            if folder in straight:
+                continue
+            if os.path.realpath(os.path.join(root, folder)) == os.path.join(root, folder):
+                straight.add(folder)
                 continue
             key = f"stage.{stage.base}.outputs.{name}"
             try:
