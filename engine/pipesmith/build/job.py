@@ -20,7 +20,7 @@ from pipesmith.build.hints import missing_file_hint
 from pipesmith.build.keep import KeepFolder
 from pipesmith.build.live_log import LiveLog
 from pipesmith.build.lock_writer import LockWriter
-from pipesmith.build.place import Placer, remove
+from pipesmith.build.place import Placer, make_writable, remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
@@ -343,6 +343,8 @@ class StageJob:
                 )
             if os.path.islink(made):
                 raise StageError(f"output `{name}` (`{output.path}`) is a symbolic link", "write a file or a folder there")
+            if stage.sandbox and os.geteuid() != 0 and os.path.isdir(made):
+                make_writable(made)  # nothing can be moved out of a folder that the stage made read-only
             digest = store.add_tree(made, move=stage.sandbox)
             outs.append(LockedOut(name=name, path=output.path, digest=digest, cache=output.cache))
         return tuple(outs)

@@ -17,7 +17,7 @@ from pipesmith.lockfile.model import LockedOut
 from pipesmith.store.kept import keep, kept
 from pipesmith.store.object_store import ObjectStore
 
-__all__ = ["PREFIX", "Placer", "check_inside", "remove", "remove_unfinished"]
+__all__ = ["PREFIX", "Placer", "check_inside", "make_writable", "remove", "remove_unfinished"]
 
 PREFIX = ".pipe-tmp-"
 _AT_FDCWD = -100
@@ -47,12 +47,23 @@ def remove(path: str) -> None:
     try:
         shutil.rmtree(path)
     except PermissionError:
-        for where, _folders, _files in os.walk(path):
-            try:
-                os.chmod(where, 0o755)
-            except OSError:
-                pass
+        make_writable(path)
         shutil.rmtree(path)
+
+
+def make_writable(folder: str) -> None:
+    """Let the owner list and change a folder and all folders below it, as far as that is allowed."""
+    waiting = [folder]
+    while waiting:
+        where = waiting.pop()
+        try:
+            mode = stat.S_IMODE(os.lstat(where).st_mode)
+            if mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(where, mode | stat.S_IRWXU)
+            with os.scandir(where) as entries:
+                waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
 
 
 def remove_unfinished(root: str, outputs: Iterable[str], guard: Callable[[], AbstractContextManager[None]]) -> None:
