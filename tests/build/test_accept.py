@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """`pipe accept STAGE --reason TEXT`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """Between branches: what the other branch's build made is no hand-made change."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """What `pipe build` takes on its command line."""
 
 from __future__ import annotations

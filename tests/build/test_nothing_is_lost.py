@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """Rule 7: content that only exists in the workspace is never destroyed."""
 
 from __future__ import annotations

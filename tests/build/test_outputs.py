@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """temp outputs, links leading out, deliveries' paths."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """The keys of a stage, one by one."""
 
 from __future__ import annotations

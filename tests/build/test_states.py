@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- commands of stages stand in one line
 """Fresh, restored, run, early cutoff, pending."""
 
 from __future__ import annotations
