@@ -92,7 +92,12 @@ class RunRecord:
             for name in names:
                 value = getattr(stage, name)
                 kind = value.__class__
-                row[name] = value if kind is str or kind is int or value is None else _plain(value)
+                if kind is str or kind is int or value is None:
+                    row[name] = value
+                elif (kind is dict or kind is list) and not value:
+                    row[name] = kind()
+                else:
+                    row[name] = _plain(value)
             stages.append(row)
         return {"version": RECORD_VERSION, **body, "stages": stages}
 

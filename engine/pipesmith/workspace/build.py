@@ -439,6 +439,7 @@ class _Build:
         for stage, path, known in self._temps_to_remove(session, wanted, outcomes):
             with self.workspace.guard():
                 runner.placer.take_out(stage, path, [known])
+        session.tree.flush()
         session.stat_cache.flush()
         return None
 

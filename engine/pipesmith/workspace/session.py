@@ -15,12 +15,12 @@ from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.lockfile.model import LockedOut, Lockfile
 from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.model import Pipeline
-from pipesmith.pipeline.reader import line_of, read_pipeline
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.object_store import ObjectStore
 from pipesmith.verdict.judgement import Judgement, Outside
 from pipesmith.verdict.rebuilder import Question
 from pipesmith.workspace.pins import Pins
+from pipesmith.workspace.reading import read
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -47,16 +47,19 @@ class Session:
                 self._text = text = file.read()
         except UnicodeDecodeError as error:
             raise ConfigError([Finding(file="pipeline.toml", text=f"is not UTF-8: {error.reason}")]) from None
-        return read_pipeline(
+        return read(
             text,
+            root=workspace.root,
             files=self.read_file,
-            default_name=os.path.basename(workspace.root),
             overrides=self.overrides,
             environ={name: value for name, value in os.environ.items() if name.startswith("PIPE_PARAM_")},
+            state=workspace.state,
         )
 
     def line(self, key: str) -> int | None:
         """Return the line of a dotted key of pipeline.toml, or of the nearest key above it."""
+        from pipesmith.pipeline.reader import line_of
+
         return line_of(self._text, key)
 
     def read_file(self, path: str) -> bytes | None:
