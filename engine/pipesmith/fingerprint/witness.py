@@ -1,7 +1,8 @@
 """The witness of a call that found everything fresh: what it looked at, and its answer.
 
-It knows no rule of a build, only "what was looked at is as it was"; any difference, and the full path runs. This module is on the
-path of every no-op, so it imports next to nothing (a test holds the list). Format: docs/formats/witness.md.
+It knows no rule of a build, only "what was looked at is as it was"; any difference, and the full path runs. This
+module is on the path of every no-op, so it imports next to nothing (a test holds the list). Format:
+docs/formats/witness.md.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _NAMES = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NO_COLOR", "TERM", "COLU
 class Looked:
     """What a call looked at.
 
-    files: path to stamp, None for what is not there. folders: path to signature of all its entries. listed: path of a folder to
-    (its stamp, names of files, signature of those).
+    files: path to stamp, None for what is not there. folders: path to signature of all its entries. listed: path of a
+    folder to (its stamp, names of files, signature of those).
     """
 
     __slots__ = ("files", "folders", "listed")
@@ -52,7 +53,8 @@ def stamp(path: str) -> tuple[int, ...] | None:
 
 
 def folder_signature(path: str) -> bytes:
-    """Return a signature of a folder's own stamp and of all its entries, in the order in which the system lists them."""
+    """Return a signature of a folder's own stamp and of all its entries, in the order in which the system lists
+    them."""
     flat: list[object] = [stamp(path)]
     add = flat.append
     with os.scandir(path) as entries:
