@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import secrets
@@ -9,7 +10,7 @@ import secrets
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.store.modes import make_folders, share
 
-__all__ = ["UNFINISHED", "disk_failure", "names", "unfinished", "write_whole"]
+__all__ = ["UNFINISHED", "disk_failure", "names", "sync_disk", "unfinished", "write_whole"]
 
 UNFINISHED = ".tmp-"
 
@@ -41,6 +42,23 @@ def names(folder: str) -> list[str]:
         return sorted(name for name in os.listdir(folder) if not name.startswith(UNFINISHED))
     except OSError:
         return []
+
+
+def sync_disk(folder: str) -> None:
+    """Bring to the disk what was written on the file system of a folder. Raises EnvironmentFailure."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # nothing was written there
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(libc, "syncfs"):
+            os.sync()
+        elif libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise disk_failure(OSError(code, os.strerror(code), folder), folder)
+    finally:
+        os.close(fd)
 
 
 def disk_failure(error: OSError, root: str, path: str | None = None) -> EnvironmentFailure:

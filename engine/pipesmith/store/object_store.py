@@ -6,31 +6,29 @@ is moved to the trash and counts as missing.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
-from pipesmith.digest import ALGORITHMS, Digest, new_hasher
+from pipesmith.digest import Digest, new_hasher
 from pipesmith.errors import StageError, UserError
 from pipesmith.pipeline.model import CacheConfig
 from pipesmith.store.checked import Checked
-from pipesmith.store.disk import disk_failure, names, unfinished
+from pipesmith.store.disk import disk_failure, sync_disk, unfinished
 from pipesmith.store.hashing import hash_file, read_small
 from pipesmith.store.links import HARDLINK_ABOVE_BYTES, copy_hashing, reflink, write_all
 from pipesmith.store.manifest import Entry, Manifest, digest_of, parse
 from pipesmith.store.modes import make_folders, share
+from pipesmith.store.shelf import Shelf
 from pipesmith.store.state_db import StateDB
 
 __all__ = ["ObjectDamaged", "ObjectMissing", "ObjectStore", "hash_file"]
 
 _SMALL_BYTES = 1 << 20
 _POOL_ABOVE = 64
-_SHORTEST_PREFIX = 4
 _FRESH_S = 1_800.0  # half of what a collection calls young
 
 
@@ -42,14 +40,14 @@ class ObjectDamaged(StageError):
     """An object is not what its name says; it lies in the trash now."""
 
 
-class ObjectStore:
+class ObjectStore(Shelf):
     """root: the cache folder. tmp: where trees wait to be taken in. state: remembers which objects were checked.
 
     An object is written beside its place under a name that begins with `.tmp-`, and renamed when it is whole.
     """
 
     def __init__(self, root: str, tmp: str, state: StateDB, config: CacheConfig) -> None:
-        self.root = root
+        super().__init__(root)
         self.tmp = tmp
         self.algorithm = config.hash
         self._config = config
@@ -63,14 +61,7 @@ class ObjectStore:
         """Return the same store, taking in by another hash."""
         return ObjectStore(self.root, self.tmp, self._state, replace(self._config, hash=algorithm))
 
-    # -- names ----------------------------------------------------------------------------------------------------
-
-    def path(self, digest: Digest) -> str:
-        """Return where an object lies, or would lie."""
-        return self._path(digest.algorithm, digest.hex)
-
-    def _path(self, algorithm: str, hex: str) -> str:
-        return os.path.join(self.root, "files", algorithm, hex[:2], hex[2:])
+    # -- there or not ---------------------------------------------------------------------------------------------
 
     def has(self, digest: Digest) -> bool:
         """Return whether content is there: of a folder all of it."""
@@ -395,41 +386,7 @@ class ObjectStore:
         """Move an object to the trash."""
         self._checked.forget(hex)
         self._manifests.pop(hex, None)
-        resting = self._resting(algorithm, hex)
-        try:
-            make_folders(os.path.dirname(resting))
-            os.rename(self._path(algorithm, hex), resting)
-            os.utime(resting)  # its rest begins now
-        except OSError:
-            pass
-
-    def drop(self, algorithm: str, hex: str, *, unless_since: float) -> bool:
-        """Move an object to the trash, unless it was stored again since a time; return whether it went."""
-        try:
-            info = os.lstat(self._path(algorithm, hex))
-        except OSError:
-            return False
-        if max(info.st_mtime, info.st_ctime) >= unless_since:
-            return False
-        self.discard(algorithm, hex)
-        return not os.path.exists(self._path(algorithm, hex))
-
-    def _resting(self, algorithm: str, hex: str) -> str:
-        return os.path.join(os.path.dirname(self.root), "trash", f"{algorithm}-{hex}")
-
-    def _take_back(self, algorithm: str, hex: str) -> bool:
-        """Bring back from the trash what a collection dropped while it was being restored; not what is damaged."""
-        resting = self._resting(algorithm, hex)
-        try:
-            if hash_file(resting, algorithm)[0] != hex.partition(".")[0]:
-                return False
-            path = self._path(algorithm, hex)
-            self._folder(os.path.dirname(path))
-            os.rename(resting, path)
-            os.utime(path)
-        except OSError:
-            return False
-        return True
+        super().discard(algorithm, hex)
 
     def _again(self, hex: str, target: str) -> None:
         """An object is stored once more: a collection must not take it for old."""
@@ -441,46 +398,9 @@ class ObjectStore:
         except OSError:
             pass
 
-    def objects(self) -> Iterator[tuple[str, str, os.stat_result]]:
-        """Yield (algorithm, hex, stat) of every object."""
-        files = os.path.join(self.root, "files")
-        for algorithm in names(files):
-            for first in names(os.path.join(files, algorithm)):
-                folder = os.path.join(files, algorithm, first)
-                for rest in names(folder):
-                    try:
-                        yield algorithm, first + rest, os.lstat(os.path.join(folder, rest))
-                    except OSError:
-                        continue
-
-    def find(self, prefix: str) -> list[Digest]:
-        """Return the objects whose hex begins with `prefix`: four digits at least; `ALGORITHM:` may stand before."""
-        algorithm, _, hex = prefix.rpartition(":")
-        found: list[Digest] = []
-        if len(hex) < _SHORTEST_PREFIX or not hex.removesuffix(".dir").isalnum():
-            return found
-        for name in [algorithm] if algorithm in ALGORITHMS else names(os.path.join(self.root, "files")):
-            folder = os.path.join(self.root, "files", name, hex[:2])
-            for rest in names(folder):
-                if rest.startswith(hex[2:]):
-                    found.append(Digest(name, hex[:2] + rest, os.lstat(os.path.join(folder, rest)).st_size))
-        return found
-
     def sync(self) -> None:
-        """Bring what was stored to the disk: one syncfs; and remember what was checked."""
-        try:
-            fd = os.open(self.root, os.O_RDONLY)
-        except OSError:
-            return
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if not hasattr(libc, "syncfs"):
-                os.sync()
-            elif libc.syncfs(fd) != 0:
-                code = ctypes.get_errno()
-                raise disk_failure(OSError(code, os.strerror(code), self.root), self.root)
-        finally:
-            os.close(fd)
+        """Bring what was stored to the disk: one syncfs; and remember what was checked. Raises EnvironmentFailure."""
+        sync_disk(self.root)
         self._checked.flush()
 
 
