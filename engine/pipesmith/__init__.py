@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Return `Workspace` or `BuildResult`, imported when first asked for: the command's hot path imports this package too."""
+    """Return `Workspace` or `BuildResult`, imported when first asked for: the command's hot path imports this package
+    too."""
     if name in ("Workspace", "BuildResult"):
         from pipesmith import workspace
 

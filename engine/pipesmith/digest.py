@@ -1,7 +1,7 @@
 """Ids of content: what a file, a folder or a link holds, as a typed value.
 
-A folder's digest is the hash of its manifest (docs/formats/object-store.md). Its hex ends with `.dir`, a link's with `.link`,
-so that the three kinds can't be taken for one another.
+A folder's digest is the hash of its manifest (docs/formats/object-store.md). Its hex ends with `.dir`, a link's with
+`.link`, so that the three kinds can't be taken for one another.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ ALGORITHMS = ("blake3", "md5")
 class Digest:
     """Hash of content.
 
-    algorithm: `blake3` or `md5`. hex: lower-case hex, then `.dir` for a folder and `.link` for a symbolic link.
-    size: bytes of all its files. nfiles: number of files in a folder (links count, empty folders don't), None for a file or link.
+    algorithm: `blake3` or `md5`. hex: lower-case hex, then `.dir` for a folder and `.link` for a symbolic link. size:
+    bytes of all its files. nfiles: number of files in a folder (links count, empty folders don't), None for a file or
+    link.
     """
 
     algorithm: str

@@ -1,6 +1,7 @@
 """The typed events of a build: the one stream that console, `--json`, logs, history and pages listen to.
 
-Events are plain values; `time` is seconds since the epoch. A listener is a callable taking one event; it must not raise.
+Events are plain values; `time` is seconds since the epoch. A listener is a callable taking one event; it must not
+raise.
 """
 
 from __future__ import annotations
@@ -9,14 +10,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BuildFinished", "BuildStarted", "Event", "Listener", "Notice", "StageFinished", "StageOutput", "StageStarted", "StageWaiting"]
+__all__ = [
+    "BuildFinished",
+    "BuildStarted",
+    "Event",
+    "Listener",
+    "Notice",
+    "StageFinished",
+    "StageOutput",
+    "StageStarted",
+    "StageWaiting",
+]
 
 EVENTS_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildStarted:
-    """total: stages looked at. to_run: those expected to run, with the seconds the last run of each took (None: never ran)."""
+    """total: stages looked at. to_run: those expected to run, with the seconds the last run of each took (None: never
+    ran)."""
 
     time: float
     run: str

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
+
 """`pipe accept STAGE --reason TEXT`."""
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ def edited(repo, chain):
 
 
 def test_accepted_counts_as_fresh(edited) -> None:
-    """What differs does not matter: the locked result counts for today's fingerprint, by an `accepted` entry in the lock."""
+    """What differs does not matter: the locked result counts for today's fingerprint, by an `accepted` entry in the
+    lock."""
     assert "accepted" not in edited.read("pipe.lock")
     edited.pipe("accept", "a", "--reason", "a comment")
     assert "accepted" in edited.read("pipe.lock") and "a comment" in edited.read("pipe.lock")

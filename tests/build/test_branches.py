@@ -1,4 +1,4 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
+
 """Between branches: what the other branch's build made is no hand-made change."""
 
 from __future__ import annotations
@@ -7,7 +7,8 @@ from tests.conftest import Repo
 
 
 def test_switching_branches_restores_without_a_word(repo: Repo) -> None:
-    """Returning to an earlier state restores its outputs and its pipe.lock byte for byte, and nothing is named as edited."""
+    """Returning to an earlier state restores its outputs and its pipe.lock byte for byte, and nothing is named as
+    edited."""
     repo.write(
         "pipeline.toml",
         f"""

@@ -289,7 +289,8 @@ def test_no_pipeline(repo) -> None:
 
 
 def test_links_in_outputs(repo, toml) -> None:
-    """Links in a folder output are content by their text, also those that dangle; a stage that is given such a one fails loudly."""
+    """Links in a folder output are content by their text, also those that dangle; a stage that is given such a one
+    fails loudly."""
     toml("""
         [stage.a]
         run = "mkdir {outputs.d} && echo 1 > {outputs.d}/x && ln -s x {outputs.d}/l"

@@ -186,7 +186,8 @@ def test_inside_a_stage(repo, toml) -> None:
 
 
 def test_a_subfolder_workspace(repo) -> None:
-    """pipeline.toml may lie in a subfolder; paths in it are relative to its folder; the nearest one up is used, -C names another."""
+    """pipeline.toml may lie in a subfolder; paths in it are relative to its folder; the nearest one up is used, -C
+    names another."""
     repo.write("sub/pipeline.toml", """
         [stage.a]
         source = "code"

@@ -1,5 +1,6 @@
 # ruff: noqa: E501 -- commands of stages stand in one line
-"""`keep`: a folder that the next try of the same fingerprint finds again, dropped on success; no output, never counts."""
+"""`keep`: a folder that the next try of the same fingerprint finds again, dropped on success; no output, never
+counts."""
 
 from __future__ import annotations
 

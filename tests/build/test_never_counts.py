@@ -1,4 +1,4 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
+
 """What never counts."""
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def test_branch_times_and_owners(repo, built) -> None:
 
 
 def test_ignored_files_and_outputs_in_a_source(repo, toml) -> None:
-    """Never part of a source: pipeline.toml, pipe.lock, every stage's outputs, what .pipeignore and git's ignores name."""
+    """Never part of a source: pipeline.toml, pipe.lock, every stage's outputs, what .pipeignore and git's ignores
+    name."""
     repo.write("x", "1")
     repo.write(".gitignore", "*.log\n")
     repo.write(".pipeignore", "notes\n")

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
+
 """Rule 7: content that only exists in the workspace is never destroyed."""
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def test_outputs_are_ignored_by_git(repo, toml) -> None:
 
 
 def test_source_dot_is_fresh_at_the_second_build(repo, toml) -> None:
-    """Ignore lines are written before anything is fingerprinted, so that `source = "."` is fresh at the second build."""
+    """Ignore lines are written before anything is fingerprinted, so that `source = "."` is fresh at the second
+    build."""
     repo.write("x", "1")
     toml("""
         [stage.a]
@@ -187,7 +188,8 @@ def test_an_output_that_git_tracks(repo, toml) -> None:
 
 
 def test_uncached_outputs(repo, toml) -> None:
-    """cache = false: left to git: never ignored, never a link; its bytes are in the cache all the same, so it can be restored."""
+    """cache = false: left to git: never ignored, never a link; its bytes are in the cache all the same, so it can be
+    restored."""
     toml("""
         [stage.a]
         run = "NOTE(a) && head -c 3000000 /dev/zero > {outputs.m}"

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
+
 """temp outputs, links leading out, deliveries' paths."""
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def test_temp_at_a_revision(temp) -> None:
 
 @pytest.mark.parametrize("key", ["inputs = { d = 'data' }", "source = 'data'", "inputs = { d = 'data/x' }"])
 def test_a_link_leading_out(repo, toml, key: str) -> None:
-    """No path may leave the workspace through a symlink; the error for `data -> /mnt/big` shows the `[dataset]` to write."""
+    """No path may leave the workspace through a symlink; the error for `data -> /mnt/big` shows the `[dataset]` to
+    write."""
     (repo.home / "big").mkdir()
     (repo.home / "big/x").write_text("1")
     os.symlink(repo.home / "big", repo.path / "data")

@@ -229,7 +229,8 @@ def test_tmpdir(repo, toml) -> None:
 
 
 def test_environment_variables(repo, toml) -> None:
-    """PIPE_RUN, PIPE_STAGE, PIPE_INPUT_<NAME>, PIPE_OUTPUT_<NAME>, PIPE_PARAMS, PIPE_CONTEXT, and a clean environment otherwise."""
+    """PIPE_RUN, PIPE_STAGE, PIPE_INPUT_<NAME>, PIPE_OUTPUT_<NAME>, PIPE_PARAMS, PIPE_CONTEXT, and a clean environment
+    otherwise."""
     repo.write("data", "1")
     toml("""
         [params]

@@ -9,7 +9,8 @@ import pytest
 
 
 def test_matrix(repo, toml) -> None:
-    """matrix: one stage a cell, named by the values in key order as written; include and exclude as GitHub Actions has them."""
+    """matrix: one stage a cell, named by the values in key order as written; include and exclude as GitHub Actions has
+    them."""
     toml(
         """
         [stage.t]

@@ -1,4 +1,5 @@
-"""What the fault tests share: a pipeline with every kind of output, what it must make, and who of its processes still runs."""
+"""What the fault tests share: a pipeline with every kind of output, what it must make, and who of its processes still
+runs."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo
 
 pytest.register_assert_rewrite("faults.conftest")
@@ -123,7 +123,8 @@ class Bed:
 
 
 def processes_of(home: Path) -> dict[int, str]:
-    """Return the living processes whose HOME is this one: `pipe` itself, its supervisor, and all that stages started."""
+    """Return the living processes whose HOME is this one: `pipe` itself, its supervisor, and all that stages
+    started."""
     mark = f"HOME={home}".encode()
     found = {}
     for name in os.listdir("/proc"):

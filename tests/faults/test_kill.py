@@ -1,4 +1,5 @@
-"""`kill -9` of a build at random moments: nothing recorded is lost, nothing half-made is trusted, nothing goes on running.
+"""`kill -9` of a build at random moments: nothing recorded is lost, nothing half-made is trusted, nothing goes on
+running.
 
 The moments come from a seed, which a failure prints; PIPESMITH_SEED sets another.
 """

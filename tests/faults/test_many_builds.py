@@ -1,4 +1,5 @@
-"""Several builds at once in one clone: they wait for each other stage by stage, each action runs once, nobody deadlocks."""
+"""Several builds at once in one clone: they wait for each other stage by stage, each action runs once, nobody
+deadlocks."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo
 
 from .conftest import STAGES, Bed, eventually, nobody_left

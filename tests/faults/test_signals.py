@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM in the middle of a run: exit 130, recorded as cancelled, nothing left running, nothing half-made."""
+"""SIGINT and SIGTERM in the middle of a run: exit 130, recorded as cancelled, nothing left running, nothing
+half-made."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ import signal
 import time
 
 import pytest
-
 from tests.conftest import Repo
 
 from .conftest import Bed, eventually, nobody_left
@@ -85,7 +85,8 @@ def test_ctrl_c_in_a_terminal_reaches_the_whole_group(repo: Repo) -> None:
 
 
 def test_interrupted_at_any_moment(bed: Bed) -> None:
-    """Also before the first stage and after the last: 130 or done, never a traceback, and the next build does the rest."""
+    """Also before the first stage and after the last: 130 or done, never a traceback, and the next build does the
+    rest."""
     started = time.monotonic()
     bed.repo.pipe("build")
     whole_s = time.monotonic() - started

@@ -16,7 +16,8 @@ PARAMS = ("p", "q")
 
 @dataclass(frozen=True)
 class Given:
-    """An input. path: of a file or folder below data/, or of what an earlier stage makes; output: then `STAGE.OUTPUT`."""
+    """An input. path: of a file or folder below data/, or of what an earlier stage makes; output: then
+    `STAGE.OUTPUT`."""
 
     name: str
     path: str

@@ -204,7 +204,8 @@ class Oracle:
     # -- states -------------------------------------------------------------------------------------------------------
 
     def states(self, graph: Graph, *, committed: bool = False) -> dict[str, tuple[str, Fingerprint | None]]:
-        """Return what `pipe status` says. committed: of `--rev`, whose sources and data the work tree has as they are."""
+        """Return what `pipe status` says. committed: of `--rev`, whose sources and data the work tree has as they
+        are."""
         lock = self.lock()
         made: dict[str, dict[str, Content]] = {}
         found: dict[str, tuple[str, Fingerprint | None]] = {}

@@ -1,4 +1,5 @@
-"""Random graphs and random edits, held to a plain-Python oracle: which stages run, what comes out, what the lockfile says.
+"""Random graphs and random edits, held to a plain-Python oracle: which stages run, what comes out, what the lockfile
+says.
 
 PIPESMITH_SEEDS="7 8 9" runs these seeds only; a failure prints its seed and all that was done.
 """
@@ -9,11 +10,9 @@ import os
 from collections.abc import Callable
 
 import pytest
-
 from tests.conftest import Repo
 
 from .history import History
-
 
 _STEPS = 9
 _SEEDS = [int(word) for word in os.environ.get("PIPESMITH_SEEDS", "").split()]

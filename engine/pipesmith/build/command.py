@@ -10,7 +10,8 @@ __all__ = ["argv_of"]
 
 
 def argv_of(build: BuildContext, stage: Stage) -> tuple[str, ...]:
-    """Return what is executed for a stage: a string `run` goes to /bin/sh, a list as it is, a notebook to its driver."""
+    """Return what is executed for a stage: a string `run` goes to /bin/sh, a list as it is, a notebook to its
+    driver."""
     inputs = {name: relative_to(given.path, stage.cwd) for name, given in stage.inputs.items()}
     outputs = {name: relative_to(output.path, stage.cwd) for name, output in stage.outputs.items()}
     if stage.kind is StageKind.NOTEBOOK:

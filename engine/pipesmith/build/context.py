@@ -37,7 +37,8 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEnvironment:
-    """What a stage's interpreter is made of here. path: folders put before PATH. prefix: for VIRTUAL_ENV, None for none."""
+    """What a stage's interpreter is made of here. path: folders put before PATH. prefix: for VIRTUAL_ENV, None for
+    none."""
 
     path: tuple[str, ...] = ()
     prefix: str | None = None

@@ -1,4 +1,5 @@
-"""Whether what a stage is given is what it was judged by: when it starts, and when it ends. Stamps first, digests where they differ."""
+"""Whether what a stage is given is what it was judged by: when it starts, and when it ends. Stamps first, digests where
+they differ."""
 
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ from pipesmith.verdict.verdict import Seen
 
 __all__ = ["Evidence", "Stamper"]
 
-# A walk that took this long is not done again within so many times that span when a stage starts: the one at its end, which
-# is always a new one, sees any change in between.
+# A walk that took this long is not done again within so many times that span when a stage starts: the one at its end,
+# which is always a new one, sees any change in between.
 _REUSE_ABOVE_S = 0.05
 _REUSE_FACTOR = 10.0
 
 
 class Stamper:
-    """Stamps of whole folders, and the digests that were found under them. Thread-safe; stages that end together share a walk."""
+    """Stamps of whole folders, and the digests that were found under them. Thread-safe; stages that end together share
+    a walk."""
 
     def __init__(self) -> None:
         self._recent: dict[str, tuple[float, float, bytes]] = {}  # path: (when the walk began, seconds it took, stamp)
@@ -36,7 +38,8 @@ class Stamper:
     def digest_text(self, path: str, since: float | None, digest: Callable[[], Digest | None]) -> str | None:
         """Return the digest text of what lies at an absolute path, from a look begun after `since` (monotonic seconds).
 
-        since None: what is dear to walk may have been looked at a moment before. digest: reads it, where its stamp is not known.
+        since None: what is dear to walk may have been looked at a moment before. digest: reads it, where its stamp is
+        not known.
         """
         with self._guard:
             lock = self._locks.setdefault(path, threading.Lock())

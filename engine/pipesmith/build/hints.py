@@ -17,8 +17,8 @@ _WORD = re.compile(r"[^\s'\"`:;,()\[\]{}<>|&=]+")
 
 
 def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) -> str:
-    """Return one help line for a failed stage: the key to add, where its text or last lines name a workspace file or Python
-    module that it was not given; else where to look."""
+    """Return one help line for a failed stage: the key to add, where its text or last lines name a workspace file or
+    Python module that it was not given; else where to look."""
     lines = list(tail)
     given = _given(build, stage)
     for line in lines:
@@ -76,7 +76,8 @@ def _module_path(root: str, module: str, stage: Stage) -> str | None:
 def _add(stage: Stage, path: str, what: str) -> str:
     if path.endswith(_CODE) and os.path.dirname(path):
         path = os.path.dirname(path)  # code seldom stands alone
+    head = f"{what} was not given to it"
     if not stage.source:
-        return f"{what} was not given to it: add `source = [\"{path}\"]` to [stage.{stage.base}] (or an input, if it is data)"
+        return f'{head}: add `source = ["{path}"]` to [stage.{stage.base}] (or an input, if it is data)'
     listed = ", ".join(f'"{entry}"' for entry in (*stage.source, path))
-    return f"{what} was not given to it: write `source = [{listed}]` in [stage.{stage.base}] (or add an input, if it is data)"
+    return f"{head}: write `source = [{listed}]` in [stage.{stage.base}] (or add an input, if it is data)"

@@ -126,7 +126,8 @@ class StageJob:
         if result.instead:
             self._build.notice(
                 "warning",
-                f"`{self._stage.name}`: the locked result could not be had; another known one was restored ({result.origin})",
+                f"`{self._stage.name}`: the locked result could not be had; "
+                f"another known one was restored ({result.origin})",
                 stage=self._stage.name,
             )
         self._deliver()
@@ -145,7 +146,11 @@ class StageJob:
         if self._stage.frozen:
             return
         old = self._runner.locked(self._stage.name)
-        if restored and old is not None and {out.path: out.digest for out in old.outs} == {o.path: o.digest for o in outs}:
+        if (
+            restored
+            and old is not None
+            and {out.path: out.digest for out in old.outs} == {o.path: o.digest for o in outs}
+        ):
             if old.fingerprint == fingerprint.key or (old.accepted and old.accepted.fingerprint == fingerprint.key):
                 return  # it says so already, with what was known of git then
         self._runner.lock_writer.set_stage(
@@ -342,7 +347,9 @@ class StageJob:
                     f"write it to {{outputs.{name}}}, or take it out of stage.{stage.base}.outputs",
                 )
             if os.path.islink(made):
-                raise StageError(f"output `{name}` (`{output.path}`) is a symbolic link", "write a file or a folder there")
+                raise StageError(
+                    f"output `{name}` (`{output.path}`) is a symbolic link", "write a file or a folder there"
+                )
             if stage.sandbox and os.geteuid() != 0 and os.path.isdir(made):
                 make_writable(made)  # nothing can be moved out of a folder that the stage made read-only
             digest = store.add_tree(made, move=stage.sandbox)
@@ -455,4 +462,3 @@ def lock_entry(stage: Stage, key: str, seen: object, outs: tuple[LockedOut, ...]
         outs=tuple(replace(out, cache=stage.outputs[out.name].cache) for out in outs),
         metrics=dict(metrics),  # type: ignore[call-overload]
     )
-

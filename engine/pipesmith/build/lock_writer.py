@@ -1,4 +1,5 @@
-"""pipe.lock while a build goes on: written at most twice a second, and at the end; merged with what other builds wrote."""
+"""pipe.lock while a build goes on: written at most twice a second, and at the end; merged with what other builds
+wrote."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ class LockWriter:
     """Collects the entries of stages and writes them into the lockfile at `path`.
 
     guard: the workspace lock, taken for each writing. text, lockfile: the file as it was read, to be parsed again only
-    when its text is another. settle: brings what the entries name to the disk; called before each writing. An object that a
-    crash of the machine has damaged all the same is found out when it is placed, and made again.
+    when its text is another. settle: brings what the entries name to the disk; called before each writing. An object
+    that a crash of the machine has damaged all the same is found out when it is placed, and made again.
     """
 
     def __init__(

@@ -67,8 +67,8 @@ def make_writable(folder: str) -> None:
 
 
 def remove_unfinished(root: str, outputs: Iterable[str], guard: Callable[[], AbstractContextManager[None]]) -> None:
-    """Remove what a killed build was placing: beside outputs, and beside the lockfile. All placing is done under `guard`,
-    the workspace lock, so that what is there while it is held is nobody's."""
+    """Remove what a killed build was placing: beside outputs, and beside the lockfile. All placing is done under
+    `guard`, the workspace lock, so that what is there while it is held is nobody's."""
     folders = {root, *(os.path.dirname(os.path.join(root, path)) for path in outputs)}
     if not any(_unfinished(folder) for folder in folders):
         return
@@ -113,8 +113,8 @@ class Placer:
         self._said = said
 
     def put_away(self, stage: str, path: str, known: Iterable[str]) -> None:
-        """Keep what lies at an output's path, unless it is what was locked (`known` digest texts) or what another known result
-        is, and in the object store: after a change of branches it is what the other one's build made."""
+        """Keep what lies at an output's path, unless it is what was locked (`known` digest texts) or what another known
+        result is, and in the object store: after a change of branches it is what the other one's build made."""
         there = os.path.join(self._root, path)
         if not os.path.lexists(there):
             return
@@ -133,7 +133,8 @@ class Placer:
     def place(self, stage: str, outs: Iterable[LockedOut], locked: Iterable[LockedOut]) -> None:
         """Bring each output to what it must be. locked: what the lockfile had.
 
-        Raises StageError (object missing or damaged) before anything was changed at that path, EnvironmentFailure on a full disk.
+        Raises StageError (object missing or damaged) before anything was changed at that path, EnvironmentFailure on a
+        full disk.
         """
         known: dict[str, list[str]] = {}
         for out in locked:

@@ -50,7 +50,8 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
 
 
 def _visible(build: BuildContext, stage: Stage) -> tuple[str, ...]:
-    """Return folders in the workspace that stay readable: the interpreter's prefix, the environment's, those of PATH."""
+    """Return folders in the workspace that stay readable: the interpreter's prefix, the environment's, those of
+    PATH."""
     given = build.environment(stage)
     wanted = [sys.prefix, sys.base_prefix, sdk_folder(), *given.path, *os.environ.get("PATH", "").split(os.pathsep)]
     if given.prefix:

@@ -1,4 +1,5 @@
-"""The scheduler: decides when. Topological, parallel within limits, early cutoff by judging each stage when those before it ended."""
+"""The scheduler: decides when. Topological, parallel within limits, early cutoff by judging each stage when those
+before it ended."""
 
 from __future__ import annotations
 
@@ -223,7 +224,8 @@ class Scheduler:
         return self._judgement.judge(stage, forced=forced, needed=stage.name in self._needed)
 
     def _make_absent_inputs(self, stage: Stage) -> bool:
-        """See to it that outputs that may be absent are there for a stage that runs. True: the stage must wait for that."""
+        """See to it that outputs that may be absent are there for a stage that runs. True: the stage must wait for
+        that."""
         waits = False
         for part in input_parts(stage, self._build.pipeline.stages):
             maker = part.stage

@@ -12,7 +12,14 @@ from pipesmith.pipeline.model import OriginKind, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.pipeline.placeholders import relative_to
 
-__all__ = ["context_document", "counting_params", "inherited_variables", "stage_variables", "variable_name", "write_context"]
+__all__ = [
+    "context_document",
+    "counting_params",
+    "inherited_variables",
+    "stage_variables",
+    "variable_name",
+    "write_context",
+]
 
 CONTEXT_VERSION = 1
 
@@ -89,7 +96,14 @@ def inherited_variables() -> dict[str, str]:
 
 
 def stage_variables(
-    build: BuildContext, stage: Stage, *, tmpdir: str, context_file: str, sdk: str, gpus: tuple[str, ...], keep: str | None
+    build: BuildContext,
+    stage: Stage,
+    *,
+    tmpdir: str,
+    context_file: str,
+    sdk: str,
+    gpus: tuple[str, ...],
+    keep: str | None,
 ) -> dict[str, str]:
     """Return the whole environment of a stage, in the order of precedence: user's, pipe's, `env`, `pass-env`."""
     given = build.environment(stage)

@@ -1,4 +1,5 @@
-"""Say that what differs does not matter: the locked result counts for today's fingerprint, until the stage runs again."""
+"""Say that what differs does not matter: the locked result counts for today's fingerprint, until the stage runs
+again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Put outputs as they are locked, or as a run made them, into the workspace or elsewhere. Nothing edited by hand is lost."""
+"""Put outputs as they are locked, or as a run made them, into the workspace or elsewhere. Nothing edited by hand is
+lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Mend a lockfile with conflict markers: what both sides agree on is kept, what they disagree on is dropped and so stale."""
+"""Mend a lockfile with conflict markers: what both sides agree on is kept, what they disagree on is dropped and so
+stale."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ def _logs(pipe_dir: str, record: RunRecord) -> dict[str, str]:
 
 
 def _follow_all(logs: Callable[[], dict[str, str]], done: Callable[[], bool]) -> None:
-    """Write what any stage of a run prints, as it comes, with the stage's name above where it is another than before."""
+    """Write what any stage of a run prints, as it comes, with the stage's name above where it is another than
+    before."""
     from pipesmith.history.logged import Followed
 
     followed: dict[str, Followed] = {}

@@ -66,7 +66,8 @@ class _Globals:
 
 
 def _split(args: list[str]) -> tuple[_Globals, list[str]]:
-    """Return the global flags, which may stand anywhere before `--` (before the command of `pipe shell STAGE COMMAND`), and the rest."""
+    """Return the global flags, which may stand anywhere before `--` (before the command of `pipe shell STAGE COMMAND`),
+    and the rest."""
     found = _Globals()
     rest: list[str] = []
     index = 0

@@ -1,4 +1,5 @@
-"""Read every object of the cache and compare outputs with the lockfile. Exit 1 where something is damaged, missing or changed."""
+"""Read every object of the cache and compare outputs with the lockfile. Exit 1 where something is damaged, missing or
+changed."""
 
 from __future__ import annotations
 

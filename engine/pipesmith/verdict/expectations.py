@@ -16,7 +16,8 @@ def broken_expectations(
 ) -> tuple[str, ...]:
     """Return one line an expectation that `metrics` (key `OUTPUT:dotted.name`) does not meet.
 
-    metric_at(revision, stage, key): the locked metric at a revision, None where there is none; then nothing is compared.
+    metric_at(revision, stage, key): the locked metric at a revision, None where there is none; then nothing is
+    compared.
     """
     broken = []
     for expected in stage.expect:
@@ -34,6 +35,7 @@ def broken_expectations(
             before = metric_at(expected.vs, stage.name, expected.key)
             if before is not None and value < before - expected.drop:
                 broken.append(
-                    f"`{expected.key}` is {value:g}, at `{expected.vs}` it is {before:g}: a drop of more than {expected.drop:g}"
+                    f"`{expected.key}` is {value:g}, at `{expected.vs}` it is {before:g}: "
+                    f"a drop of more than {expected.drop:g}"
                 )
     return tuple(broken)

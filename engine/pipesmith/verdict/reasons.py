@@ -25,7 +25,8 @@ REASON_KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One cause. kind: of REASON_KINDS. item: which param, input, path … old, new: short texts, None where there is none."""
+    """One cause. kind: of REASON_KINDS. item: which param, input, path … old, new: short texts, None where there is
+    none."""
 
     kind: str
     item: str = ""

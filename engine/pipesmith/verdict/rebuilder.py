@@ -1,4 +1,5 @@
-"""The rebuilder: decides whether a stage must run. Verifying traces are the lockfile's entries, constructive ones the action cache's."""
+"""The rebuilder: decides whether a stage must run. Verifying traces are the lockfile's entries, constructive ones the
+action cache's."""
 
 from __future__ import annotations
 
@@ -38,10 +39,11 @@ class ActionCache(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """How strictly to judge. output: digest of what lies in the workspace. at_hand: are all these outputs in the object store.
+    """How strictly to judge. output: digest of what lies in the workspace. at_hand: are all these outputs in the object
+    store.
 
-    actions: None at a revision. building: `reuse = false` counts. check_outputs False: what the workspace holds does not matter
-    (at a revision, but for outputs that git holds). lenient: a locked output may be absent.
+    actions: None at a revision. building: `reuse = false` counts. check_outputs False: what the workspace holds does
+    not matter (at a revision, but for outputs that git holds). lenient: a locked output may be absent.
     """
 
     output: Callable[[str], Digest | None]

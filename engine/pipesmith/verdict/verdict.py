@@ -49,9 +49,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """reasons: empty exactly when fresh. result: what a fresh or restorable stage has or gets. absent: names of outputs that are
-    locked but not in the workspace and need not be (temporary, or `--allow-missing`). notes: `frozen`, `accepted`, broken
-    expectations and the like. problems: what makes it impossible to run, one line each, with the key it is about."""
+    """reasons: empty exactly when fresh. result: what a fresh or restorable stage has or gets. absent: names of outputs
+    that are locked but not in the workspace and need not be (temporary, or `--allow-missing`). notes: `frozen`,
+    `accepted`, broken expectations and the like. problems: what makes it impossible to run, one line each, with the key
+    it is about."""
 
     stage: str
     state: State

@@ -21,7 +21,8 @@ __all__ = ["accept"]
 
 
 def accept(workspace: Workspace, name: str, reason: str) -> dict[str, tuple[Reason, ...]]:
-    """Let the locked results of a stage (of all its cells) count for today's fingerprints; return stage to what was accepted.
+    """Let the locked results of a stage (of all its cells) count for today's fingerprints; return stage to what was
+    accepted.
 
     Raises UserError for a stage that was never built, StageError where its fingerprint can't be known yet.
     """

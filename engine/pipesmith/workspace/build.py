@@ -128,7 +128,8 @@ class _Build:
         return result
 
     def _remarks(self, session: Session, stages: Sequence[Stage]) -> None:
-        """Say what a person may not expect: once a clone that GPUs lie idle, always that the shared cache is not used."""
+        """Say what a person may not expect: once a clone that GPUs lie idle, always that the shared cache is not
+        used."""
         short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
         for name in sorted(short):
             if self._once(session, f"short-{name}"):
@@ -161,7 +162,8 @@ class _Build:
             pass  # a read-only work tree: it does no harm
 
     def _deliver_owed(self, session: Session, fresh: Sequence[str]) -> StageError | None:
-        """Make up for deliveries of fresh stages that an earlier build could not make; return the first that fails again."""
+        """Make up for deliveries of fresh stages that an earlier build could not make; return the first that fails
+        again."""
         deliveries = Deliveries.of(
             self.workspace.pipe_dir, self.workspace.root, session.pipeline.datastores, session.store
         )
@@ -431,7 +433,8 @@ class _Build:
         wanted: Sequence[str],
         outcomes: Mapping[str, Outcome],
     ) -> EnvironmentFailure | None:
-        """Write the lockfile, take away temporary outputs that are no longer needed. Returns what went wrong, if anything."""
+        """Write the lockfile, take away temporary outputs that are no longer needed. Returns what went wrong, if
+        anything."""
         try:
             self._write_lock(session, writer)
         except EnvironmentFailure as error:
@@ -446,7 +449,8 @@ class _Build:
     def _temps_to_remove(
         self, session: Session, wanted: Sequence[str], outcomes: Mapping[str, Outcome] | None = None
     ) -> list[tuple[str, str, str]]:
-        """Return (stage, path, digest text) of temporary outputs in the workspace whose consumers are all up to date."""
+        """Return (stage, path, digest text) of temporary outputs in the workspace whose consumers are all up to
+        date."""
         pipeline = session.pipeline
         good = ("fresh", "restored", "ran")
         found = []

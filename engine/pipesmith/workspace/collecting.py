@@ -17,7 +17,8 @@ def collect_garbage(
     only_over_size: bool = False,
     dry_run: bool = False,
 ) -> Report:
-    """Drop what neither tips, recent runs nor people need; return what that was. Raises EnvironmentFailure, UserError."""
+    """Drop what neither tips, recent runs nor people need; return what that was. Raises EnvironmentFailure,
+    UserError."""
     workspace = session.workspace
     return collect(
         repo=workspace.repo,

@@ -92,7 +92,8 @@ def _svg(before: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> st
     right = max((x for x, _y in place.values()), default=0) + width + 20
     bottom = max((y for _x, y in place.values()), default=0) + 56
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {bottom}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {bottom}" '
+        'font-family="sans-serif" font-size="13">',
         '<defs><marker id="a" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
         '<path d="M0,0 L8,4 L0,8 z" fill="#666"/></marker></defs>',
     ]
@@ -101,13 +102,14 @@ def _svg(before: Mapping[str, tuple[str, ...]], states: Mapping[str, str]) -> st
         for each in all_earlier:
             from_x, from_y = place[each]
             out.append(
-                f'<path d="M{from_x + width / 2},{from_y + 36} C{from_x + width / 2},{from_y + 60} {x + width / 2},{y - 24} '
-                f'{x + width / 2},{y}" fill="none" stroke="#666" marker-end="url(#a)"/>'
+                f'<path d="M{from_x + width / 2},{from_y + 36} C{from_x + width / 2},{from_y + 60} '
+                f'{x + width / 2},{y - 24} {x + width / 2},{y}" fill="none" stroke="#666" marker-end="url(#a)"/>'
             )
     for name, (x, y) in place.items():
         color = _COLORS[states[name]]
         out.append(
-            f'<g><title>{escape(name)}: {states[name]}</title><rect x="{x}" y="{y}" width="{width}" height="36" rx="6" fill="{color}" '
-            f'stroke="#666"/><text x="{x + width / 2}" y="{y + 23}" text-anchor="middle">{escape(name)}</text></g>'
+            f"<g><title>{escape(name)}: {states[name]}</title>"
+            f'<rect x="{x}" y="{y}" width="{width}" height="36" rx="6" fill="{color}" stroke="#666"/>'
+            f'<text x="{x + width / 2}" y="{y + 23}" text-anchor="middle">{escape(name)}</text></g>'
         )
     return "\n".join([*out, "</svg>"]) + "\n"

@@ -37,7 +37,8 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
 
 
 def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
-    """Return name, python, packages (a number), state (`system`, `not resolved`, `not built`, `built`), prefix and size of each."""
+    """Return name, python, packages (a number), state (`system`, `not resolved`, `not built`, `built`), prefix and size
+    of each."""
     session = workspace.session()
     sizes = {each.path: each.size_bytes for each in environments_on_disk() if each.whole}
     found = []

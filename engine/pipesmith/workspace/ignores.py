@@ -1,4 +1,5 @@
-"""Cached outputs are no business of git's: those that it does not ignore yet are added to the workspace's .gitignore."""
+"""Cached outputs are no business of git's: those that it does not ignore yet are added to the workspace's
+.gitignore."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ _SPECIAL = str.maketrans({char: f"\\{char}" for char in "*?[]!#\\ "})
 def ignore_outputs(session: Session) -> list[str]:
     """Add lines for cached outputs to .gitignore, and return them.
 
-    Raises UserError for a cached output that git tracks, and for an uncached one that git ignores would be no error: it is the
-    user's business. Raises EnvironmentFailure where .gitignore can't be written.
+    Raises UserError for a cached output that git tracks, and for an uncached one that git ignores would be no error: it
+    is the user's business. Raises EnvironmentFailure where .gitignore can't be written.
     """
     workspace, pipeline = session.workspace, session.pipeline
     cached = sorted({out.path for stage in pipeline.stages.values() for out in stage.outputs.values() if out.cache})
@@ -37,9 +38,10 @@ def ignore_outputs(session: Session) -> list[str]:
             for out in stage.outputs.values()
             if out.path == path
         )
+        recursive = "-r " if os.path.isdir(os.path.join(workspace.root, path)) else ""
         raise UserError(
             f"git tracks `{path}`, a cached output ({where})",
-            f"run `git rm --cached {'-r ' if os.path.isdir(os.path.join(workspace.root, path)) else ''}{path}`, or set `cache = false` to leave it to git",
+            f"run `git rm --cached {recursive}{path}`, or set `cache = false` to leave it to git",
         )
     missing = [path for path in cached if path not in ignored(workspace.repo, workspace.root, cached)]
     lines = [f"/{path.translate(_SPECIAL)}" for path in missing]

@@ -15,7 +15,8 @@ __all__ = ["metrics"]
 
 
 def metrics(workspace: Workspace, revs: Sequence[str] = ()) -> dict[str, dict[str, dict[str, float]]]:
-    """Return revision (`workspace` for the work tree) to stage to metric to number. Raises UserError for what is no revision."""
+    """Return revision (`workspace` for the work tree) to stage to metric to number. Raises UserError for what is no
+    revision."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     if not revs:
         lockfile = workspace.session().lockfile

@@ -1,4 +1,5 @@
-"""Pins of environments and datasets: what pipe.lock says they resolved to, and resolving anew where that no longer holds."""
+"""Pins of environments and datasets: what pipe.lock says they resolved to, and resolving anew where that no longer
+holds."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ __all__ = ["Pins"]
 
 
 class Pins:
-    """The pins of one session. What `resolve_*` found anew is in `new_environments` and `new_datasets`, to be locked."""
+    """The pins of one session. What `resolve_*` found anew is in `new_environments` and `new_datasets`, to be
+    locked."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -81,7 +83,8 @@ class Pins:
             self._texts.pop(name, None)
 
     def materialise(self, stage: Stage, notice: Callable[[str], None]) -> StageEnvironment:
-        """Return what a stage's interpreter is made of here, built first if it is not there. Raises EnvironmentFailure."""
+        """Return what a stage's interpreter is made of here, built first if it is not there. Raises
+        EnvironmentFailure."""
         name = stage.environment
         if name is None:
             return StageEnvironment()
@@ -132,7 +135,8 @@ class Pins:
             )
 
     def dataset_files(self, name: str) -> Sequence[tuple[str, str]]:
-        """Return (absolute origin, relative name) of a dataset's files, each verified against its pin. Raises StageError."""
+        """Return (absolute origin, relative name) of a dataset's files, each verified against its pin. Raises
+        StageError."""
         from pipesmith.data.datasets import locate
 
         pin = self.dataset_pin(name)

@@ -1,4 +1,5 @@
-"""What can be known to fail before anything runs: what this version does not do, what this machine has not, what is not there."""
+"""What can be known to fail before anything runs: what this version does not do, what this machine has not, what is not
+there."""
 
 from __future__ import annotations
 
@@ -185,7 +186,8 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
 
 
 def _ways(session: Session) -> Iterable[Finding]:
-    """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another name."""
+    """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another
+    name."""
     root = session.workspace.root
     straight = {""}  # folders with no link on the way
     for stage in session.pipeline.stages.values():

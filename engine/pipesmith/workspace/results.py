@@ -52,8 +52,8 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What a build did. run: its id, None when nothing was to do. status: succeeded, failed, cancelled, up-to-date, or planned for a
-    dry run. stages: in the order they ended."""
+    """What a build did. run: its id, None when nothing was to do. status: succeeded, failed, cancelled, up-to-date, or
+    planned for a dry run. stages: in the order they ended."""
 
     run: str | None
     status: str

@@ -59,7 +59,8 @@ with open(sys.argv[2], "w") as file:
     file.write("\\n")
 '''
 
-_EMPTY = """# A stage graph, built by `pipe build`. `pipe schema` prints what may stand here; `pipe init --example` shows one.
+_EMPTY = """# A stage graph, built by `pipe build`. `pipe schema` prints what may stand here;
+# `pipe init --example` shows one.
 
 [pipeline]
 name = "{name}"
@@ -69,6 +70,11 @@ name = "{name}"
 # run = "python3 stages/prepare/prepare.py {{inputs.raw}} {{outputs.clean}}"
 # inputs = {{ raw = "data/raw.csv" }}
 # outputs = {{ clean = "data/clean.csv" }}
+"""
+
+_IGNORE = """# What source fingerprints leave out, beyond .gitignore; the same syntax.
+__pycache__/
+*.pyc
 """
 
 _HOOKS = """# hooks
@@ -99,7 +105,7 @@ def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str
     name = os.path.basename(os.path.realpath(folder))
     files = {
         "pipeline.toml": (_PIPELINE if example else _EMPTY).format(name=name),
-        ".pipeignore": "# What source fingerprints leave out, beyond .gitignore; the same syntax.\n__pycache__/\n*.pyc\n",
+        ".pipeignore": _IGNORE,
         "stages/README.md": "# stages\n\nOne folder a stage, with its code.\n",
         "hooks/README.md": _HOOKS,
         "hooks/pre-push": _PRE_PUSH,

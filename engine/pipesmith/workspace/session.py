@@ -166,7 +166,8 @@ def output_paths(pipeline: Pipeline) -> frozenset[str]:
 
 
 def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the stages that `names` mean: stages, tables with a matrix (all cells), or output paths; in the order of the file.
+    """Return the stages that `names` mean: stages, tables with a matrix (all cells), or output paths; in the order of
+    the file.
 
     Raises UserError for a name that is none of these, with the nearest one.
     """

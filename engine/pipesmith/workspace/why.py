@@ -20,8 +20,8 @@ __all__ = ["Why", "why"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """now: the stage's state in the work tree, None when asked of a run. run: the stage's record there. nearest: the known result that
-    differed least, with what differed."""
+    """now: the stage's state in the work tree, None when asked of a run. run: the stage's record there. nearest: the
+    known result that differed least, with what differed."""
 
     stage: str
     now: StageState | None = None

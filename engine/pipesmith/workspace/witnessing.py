@@ -62,7 +62,8 @@ class _Look:
         self._ignored: set[str] | None = None
 
     def at(self, stages: list[Stage]) -> tuple[witness.Looked, dict[str, int], int]:
-        """Return what was looked at, the number of entries of each folder, and the newest time stamp, in nanoseconds."""
+        """Return what was looked at, the number of entries of each folder, and the newest time stamp, in
+        nanoseconds."""
         session, pipeline = self._session, self._session.pipeline
         for path in ("pipeline.toml", "pipe.lock", ".pipeignore", *pipeline.params_files):
             self._file(os.path.join(self._root, path))
@@ -125,7 +126,8 @@ class _Look:
         return below
 
     def _sources(self, stages: list[Stage]) -> None:
-        """Take the files that git lists of the sources, by folder, and the folders' own stamps, which new names change."""
+        """Take the files that git lists of the sources, by folder, and the folders' own stamps, which new names
+        change."""
         names: dict[str, list[str]] = {}
         for source in dict.fromkeys(path for stage in stages for path in stage.source):
             self._file(os.path.join(self._root, source))
@@ -152,7 +154,8 @@ class _Look:
             self._looked.listed[there] = (own, unique, witness.names_signature(there, unique))
 
     def _ignore_files(self, folder: str, *, only_present: bool) -> None:
-        """Take a folder's ignore and attributes files; those that are not there too, where its own stamp is not taken."""
+        """Take a folder's ignore and attributes files; those that are not there too, where its own stamp is not
+        taken."""
         for name in (".gitignore", ".gitattributes", ".pipeignore"):
             path = os.path.join(folder, name)
             if not only_present or os.path.lexists(path):

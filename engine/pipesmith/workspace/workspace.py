@@ -29,7 +29,8 @@ LOCK_NAME = "pipe.lock"
 
 
 class Workspace:
-    """Where a pipeline lives. root: absolute path of its folder. prefix: the same below the top of the git work tree."""
+    """Where a pipeline lives. root: absolute path of its folder. prefix: the same below the top of the git work
+    tree."""
 
     def __init__(self, repo: Repository, root: str) -> None:
         self.repo = repo
