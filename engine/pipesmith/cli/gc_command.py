@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     try:
         max_size = parse_size_bytes(arguments.max_size) if arguments.max_size else None
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"`--max-size`: {error}", "write `--max-size 20GB`") from None
     workspace = Workspace.open(".")
     session = workspace.session()
     if arguments.auto:

@@ -103,7 +103,7 @@ def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
                 Finding(
                     file=file,
                     line=int(place[1]) if place else None,
-                    text=f"can't be read: {error}",
+                    text=f"can't be read: {str(error)[:1].lower()}{str(error)[1:]}",
                     help=f"restore it with `git checkout {file}`, or remove it and build",
                 )
             ]
@@ -162,6 +162,7 @@ def _dep(entry: Mapping[str, Any]) -> LockedDep:
         digest=_digest(entry),
         git=entry.get("git"),
         at=entry.get("at", ""),
+        of=entry.get("of", ""),
     )
 
 

@@ -24,7 +24,7 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
 
 
 def list_datasets(workspace: Workspace, names: Sequence[str], *, compare: bool = False) -> list[dict[str, Any]]:
-    """Return name, state (`not pinned`, `pinned`; with `compare` also `moved on`), hash, size and objects of each."""
+    """Return name, state (`not pinned`, `pinned`; with `compare` also `moved on`, `gone`), hash, size and objects of each."""
     session = workspace.session()
     found = []
     for name in _names(session, names):
@@ -39,7 +39,7 @@ def list_datasets(workspace: Workspace, names: Sequence[str], *, compare: bool =
                     now = session.pins.new_datasets.pop(name)
                     entry["state"] = "pinned" if now.digest == pin.digest else "moved on"
                 except PipeError as error:
-                    entry["state"] = f"moved on: {error.text}"
+                    entry |= {"state": "gone", "problem": error.text}
         found.append(entry)
     session.stat_cache.flush()
     return found
