@@ -146,12 +146,10 @@ class StageJob:
         if self._stage.frozen:
             return
         old = self._runner.locked(self._stage.name)
-        if (
-            restored
-            and old is not None
-            and {out.path: out.digest for out in old.outs} == {o.path: o.digest for o in outs}
-        ):
-            if old.fingerprint == fingerprint.key or (old.accepted and old.accepted.fingerprint == fingerprint.key):
+        if restored and old is not None:
+            same = {out.path: out.digest for out in old.outs} == {out.path: out.digest for out in outs}
+            accepted = old.accepted.fingerprint if old.accepted is not None else None
+            if same and fingerprint.key in (old.fingerprint, accepted):
                 return  # it says so already, with what was known of git then
         self._runner.lock_writer.set_stage(
             self._stage.name, lock_entry(self._stage, fingerprint.key, seen, outs, metrics)
