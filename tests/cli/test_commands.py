@@ -16,7 +16,11 @@ from tests.conftest import Repo
 def test_init_example_builds(repo: Repo) -> None:
     """`init --example` lays out pipeline.toml, stages/ and hooks/; it builds, and a second time is up to date."""
     done = repo.pipe("init", "--example")
-    assert "wrote pipeline.toml" in done.stdout and repo.exists("stages/prepare/prepare.py") and repo.exists("hooks/pre-push")
+    assert (
+        "wrote pipeline.toml" in done.stdout
+        and repo.exists("stages/prepare/prepare.py")
+        and repo.exists("hooks/pre-push")
+    )
     assert repo.pipe("build", "--json").stages() == {"prepare": "ran", "report": "ran"}
     assert repo.pipe("build").stdout == "up to date (2 stages)\n"
 
@@ -66,7 +70,12 @@ def test_status_and_why(project: Repo) -> None:
     assert set(project.pipe("status", "--json").stages(key="state").values()) == {"fresh"}
     project.write("src/numbers.txt", "5\n")
     done = project.pipe("status", "--json")
-    assert done.stages(key="state") == {"prepare": "stale", "train@1": "pending", "train@two%20words": "pending", "report": "pending"}
+    assert done.stages(key="state") == {
+        "prepare": "stale",
+        "train@1": "pending",
+        "train@two%20words": "pending",
+        "report": "pending",
+    }
     assert done.why("prepare") == [("source", "src")]
     assert done.why("report")[0][0] == "upstream"
     assert re.search(r"prepare: stale\n  source `src` changed: \w{8} -> \w{8}", project.pipe("why", "prepare").stdout)
@@ -111,7 +120,9 @@ def test_graph(project: Repo, format: str) -> None:
 
 def test_runs_and_their_filters(project: Repo) -> None:
     project.pipe("build", "--set", "seed=2", "--tag", "team=blue", "-m", "a note")
-    project.write("pipeline.toml", project.read("pipeline.toml") + '[stage.bad]\nrun = "exit 5"\noutputs = { o = "bad.txt" }\n')
+    project.write(
+        "pipeline.toml", project.read("pipeline.toml") + '[stage.bad]\nrun = "exit 5"\noutputs = { o = "bad.txt" }\n'
+    )
     project.pipe("build", "bad", check=False)
 
     def found(*args: str) -> list[str]:
@@ -160,17 +171,24 @@ def test_diff_and_metrics(project: Repo) -> None:
     """Runs, revisions and the work tree compared; numbers old and new side by side."""
     assert project.pipe("diff", "HEAD").stdout == "no difference\n"
     project.pipe("build", "--set", "seed=2")
-    changes = {(c["stage"], c["kind"], c["item"]): (c["old"], c["new"]) for c in project.pipe("diff", "HEAD", "--json").json()["changes"]}
+    changes = {
+        (c["stage"], c["kind"], c["item"]): (c["old"], c["new"])
+        for c in project.pipe("diff", "HEAD", "--json").json()["changes"]
+    }
     assert changes["prepare", "param", "seed"] == ("1", "2")
     assert ("prepare", "output", "data/clean.txt") in changes
     assert "seed" in project.pipe("diff", "HEAD", "latest").stdout
-    assert project.pipe("metrics", "HEAD", "HEAD", "--json").json() == {"metrics": {"HEAD": {"report": {"numbers:auc": 0.75, "numbers:n": 2.0}}}}
+    assert project.pipe("metrics", "HEAD", "HEAD", "--json").json() == {
+        "metrics": {"HEAD": {"report": {"numbers:auc": 0.75, "numbers:n": 2.0}}}
+    }
     assert re.search(r"^report +numbers:auc +0.75$", project.pipe("metrics").stdout, re.MULTILINE)
 
 
 def test_diff_names_a_stage_that_is_not_there(project: Repo) -> None:
     """A failed stage's record beside a lockfile without it: there -> none, never none -> none."""
-    project.write("pipeline.toml", project.read("pipeline.toml") + '[stage.bad]\nrun = "exit 5"\noutputs = { o = "bad.txt" }\n')
+    project.write(
+        "pipeline.toml", project.read("pipeline.toml") + '[stage.bad]\nrun = "exit 5"\noutputs = { o = "bad.txt" }\n'
+    )
     project.pipe("build", "bad", check=False)
     assert "stage: there -> none" in project.pipe("diff", "latest").stdout
 
@@ -282,7 +300,9 @@ def test_data(project: Repo, tmp_path: Path) -> None:
 def test_shell(project: Repo) -> None:
     """A shell in a stage's sandbox sees what the stage sees; nothing of it is kept; its exit code is handed on."""
     assert project.pipe("shell", "prepare", "ls").stdout.split() == ["data", "src"]
-    done = project.pipe("shell", "prepare", "sh", "-c", "echo $PIPE_STAGE; echo 1 > src/numbers.txt; exit 3", check=False)
+    done = project.pipe(
+        "shell", "prepare", "sh", "-c", "echo $PIPE_STAGE; echo 1 > src/numbers.txt; exit 3", check=False
+    )
     assert done.returncode == 3 and done.stdout == "prepare\n"
     assert project.read("src/numbers.txt") == "10\n20\n"
     assert "numbers.txt" in project.pipe("shell", "prepare", "ls", "-C", "src").stdout
@@ -314,7 +334,10 @@ def test_completion(project: Repo) -> None:
     script = project.pipe("completion", "bash").stdout
     project.run("bash", "-n", input=script)
     project.run("bash", "-n", input=project.pipe("completion", "zsh").stdout)
-    asked = script + '\npipe() { :; }\nCOMP_WORDS=(pipe build --for); COMP_CWORD=2; _pipe; echo "${COMPREPLY[@]}"\nCOMP_WORDS=(pipe sta); COMP_CWORD=1; _pipe; echo "${COMPREPLY[@]}"\n'
+    asked = (
+        script
+        + '\npipe() { :; }\nCOMP_WORDS=(pipe build --for); COMP_CWORD=2; _pipe; echo "${COMPREPLY[@]}"\nCOMP_WORDS=(pipe sta); COMP_CWORD=1; _pipe; echo "${COMPREPLY[@]}"\n'
+    )
     assert project.run("bash", input=asked).stdout == "--force\nstatus\n"
     assert project.pipe("completion", "bash", "--stages").stdout.split() == ["prepare", "train", "report"]
 

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
-    from pipesmith.workspace.drawing import draw
+    from pipesmith.workspace.drawing import FORMATS, draw
 
-    print(draw(Workspace.open("."), "json" if out.json_mode else arguments.format), end="")
+    format = "json" if out.json_mode and arguments.format in FORMATS else arguments.format
+
+    print(draw(Workspace.open("."), format), end="")
     return 0

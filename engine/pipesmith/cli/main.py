@@ -123,7 +123,9 @@ def run(args: list[str]) -> int:
     try:
         flags, rest = _split(args)
         out = Output(json_mode=flags.json, quiet=flags.quiet, verbose=flags.verbose, color=not flags.no_color)
-        return _run(flags, rest, out, args)
+        code = _run(flags, rest, out, args)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return _told(out, Cancelled())
     except BrokenPipeError:
@@ -145,12 +147,13 @@ def _told(out: Output, error: PipeError) -> int:
     try:
         out.error(error)
     except OSError:
-        _swallow()
+        pass
+    _swallow()
     return error.exit_code
 
 
 def _swallow() -> None:
-    """Let what is still to be printed go nowhere: nobody reads it any more, or the disk is full."""
+    """Let what can't be printed go nowhere: nobody reads it any more, or the disk is full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
