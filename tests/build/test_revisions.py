@@ -132,3 +132,23 @@ def test_a_branch_a_tag_and_a_broken_pipeline(repo, chain) -> None:
     repo.commit()
     done = repo.pipe("status", "--rev", "HEAD", check=False)
     assert done.returncode == 2 and "pipeline.toml:2" in done.stderr
+
+
+def test_a_range(repo, chain) -> None:
+    """`--rev A..B`: each commit of the range by its own lock; --check fails if one of them is stale."""
+    first = repo.commit("no lock")
+    repo.pipe("build")
+    second = repo.commit("built")
+    third = repo.commit("nothing")
+    told = repo.pipe("status", "--rev", f"{first}..HEAD", "--check", "--json").json()["commits"]
+    assert [entry["revision"] for entry in told] == [second, third]
+    assert {stage["state"] for entry in told for stage in entry["stages"]} == {"fresh"}
+    repo.write("a.txt", "2x")
+    stale = repo.commit("stale")
+    repo.pipe("build")
+    repo.commit("mended")
+    assert repo.pipe("status", "--rev", "HEAD~1..HEAD", "--check").returncode == 0
+    done = repo.pipe("status", "--rev", f"{third}..main", "--check", check=False)
+    assert done.returncode == 1 and f"commit {stale}" in done.stdout
+    assert repo.pipe("status", "--rev", "nope..HEAD", check=False).returncode == 2
+    assert repo.pipe("status", "--rev", "HEAD...HEAD", check=False).returncode == 2
