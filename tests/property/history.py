@@ -386,7 +386,15 @@ class History:
         assert {entry["name"]: entry["state"] for entry in told["stages"]} == {
             name: state for name, (state, _fingerprint) in expected.items()
         }
-        self._match(told, {name: fingerprint for name, (_state, fingerprint) in expected.items()})
+        # What is inside a folder that git does not hold is known by the lock's entries only: a stale stage may have none of it.
+        unknown = {name for name, spec in self.graph.stages.items() if any("/" in given.path[5:] for given in spec.inputs)}
+        self._match(
+            told,
+            {
+                name: None if state == "stale" and name in unknown else fingerprint
+                for name, (state, fingerprint) in expected.items()
+            },
+        )
 
     def build(self) -> None:
         """Build, in one of many ways; hold all that it did to the oracle."""

@@ -78,6 +78,8 @@ def _dep(dep: LockedDep) -> str:
         parts.append(f'git = "{dep.git}"')
     if dep.at:
         parts.append(f"at = {_string(dep.at)}")
+    if dep.of:
+        parts.append(f'of = "{dep.of}"')
     return f"  {{ {', '.join(parts)} }},\n"
 
 
@@ -111,10 +113,11 @@ def _stage(name: str, entry: StageLock) -> str:
     out.append(_lines("source", source))
     out.append(_lines("deps", [_dep(dep) for dep in sorted(entry.deps, key=lambda dep: (dep.name, dep.path))]))
     out.append(_lines("outs", [_out(o) for o in sorted(entry.outs, key=lambda o: (o.name, o.path))]))
-    out.append(_table("params", entry.params))
-    out.append(_table("env", entry.env))
-    out.append(_table("hash-paths", entry.hash_paths))
-    out.append(_table("metrics", {key: float(number) for key, number in entry.metrics.items()}))
+    for key, values in (("params", entry.params), ("env", entry.env), ("hash-paths", entry.hash_paths)):
+        if values:
+            out.append(_table(key, values))
+    if entry.metrics:
+        out.append(_table("metrics", {key: float(number) for key, number in entry.metrics.items()}))
     if entry.accepted is not None:
         a = entry.accepted
         out.append(

@@ -28,7 +28,7 @@ class LockedDep:
     """An input as the last good build saw it.
 
     path: where it lies in the workspace. at: where the stage saw it, if elsewhere. git: git's id of it (or of the part
-    git holds), or None.
+    git holds), or None. of: hex of the folder output that it is a path inside of, if it is.
     """
 
     name: str
@@ -36,6 +36,7 @@ class LockedDep:
     digest: Digest
     git: str | None = None
     at: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,7 @@ class Judgement:
                     digest=found.digest,
                     git=found.git,
                     at=part.path if part.place not in ("", part.path) else "",
+                    of=self._whole(part),
                 )
                 for part, found in inputs
                 if found.digest is not None
@@ -147,6 +148,11 @@ class Judgement:
         elif found.digest is None:
             problems.append((key, f"`{part.place}` does not exist and no stage makes it", None))
         return found
+
+    def _whole(self, part: InputPart) -> str:
+        """Return the hex of the folder output that an input is a path inside of; empty where it is none."""
+        outs = self._results[part.stage].outs if part.within else ()
+        return next((out.digest.hex for out in outs if out.name == part.output), "")
 
     def _source(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:
         key = f"stage.{stage.base}.source"

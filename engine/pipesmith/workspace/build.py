@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.build.context import BuildContext, Choices, Outcome
@@ -25,6 +25,7 @@ from pipesmith.executors.local import LocalExecutor
 from pipesmith.executors.output import MIN_SECRET
 from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
+from pipesmith.lockfile.model import LockedDep
 from pipesmith.pipeline.graph import downstream, edges, followers, upstream
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.model import Stage
@@ -246,7 +247,11 @@ class _Build:
         )
 
     def _up_to_date(self, session: Session, verdicts: Mapping[str, Verdict]) -> BuildResult:
-        self._write_lock(session, self._lock_writer(session))
+        writer = self._lock_writer(session)
+        for name, verdict in verdicts.items():
+            if verdict.seen is not None and verdict.fingerprint is not None:
+                self._trace(session, writer, name, verdict.fingerprint.key, verdict.seen.deps)
+        self._write_lock(session, writer)
         session.tree.flush()
         session.stat_cache.flush()
         self.workspace.all_fresh = (session, tuple(session.pipeline.stages[name] for name in verdicts))
@@ -266,6 +271,17 @@ class _Build:
                 for verdict in verdicts.values()
             ),
         )
+
+    @staticmethod
+    def _trace(session: Session, writer: LockWriter, name: str, key: str, deps: Sequence[LockedDep]) -> None:
+        """Keep a stage's entry true where it reads inside a folder output: the folder may be another, though the part is not."""
+        entry = session.lockfile.stages.get(name)
+        if entry is None or entry.fingerprint != key:
+            return
+        now = {dep.name: dep.of for dep in deps if dep.of}
+        if any(dep.of != now.get(dep.name, dep.of) for dep in entry.deps):
+            traced = tuple(replace(dep, of=now.get(dep.name, dep.of)) for dep in entry.deps)
+            writer.set_stage(name, replace(entry, deps=traced))
 
     def _lock_writer(self, session: Session) -> LockWriter:
         writer = LockWriter(
@@ -376,6 +392,9 @@ class _Build:
             self._announce(verdicts, wanted, seconds)
             scheduler.run()
             outcomes = scheduler.outcomes
+            for name, outcome in outcomes.items():
+                if outcome.status in ("fresh", "restored") and outcome.fingerprint:
+                    self._trace(session, writer, name, outcome.fingerprint, outcome.deps)
             failure = self._finish(session, writer, runner, wanted, outcomes)
             status = self._status(outcomes, scheduler.cancelled)
             if failure is not None and status not in ("failed", "cancelled"):

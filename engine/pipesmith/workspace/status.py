@@ -151,10 +151,11 @@ class _Commit:
         pin = self.lockfile.datasets.get(name)
         return pin.digest if pin is not None and pin.definition == self.pipeline.datasets[name].definition else None
 
-    def within(self, _digest: Digest, _inner: str, path: str) -> Digest | None:
+    def within(self, digest: Digest, _inner: str, path: str) -> Digest | None:
+        """By the lock's entries of stages that read it from this very content: no manifest is asked, data may be elsewhere."""
         for entry in self.lockfile.stages.values():
             for dep in entry.deps:
-                if dep.path == path:
+                if dep.path == path and dep.of == digest.hex:
                     return dep.digest
         return None
 
