@@ -274,7 +274,7 @@ class _Build:
 
     @staticmethod
     def _trace(session: Session, writer: LockWriter, name: str, key: str, deps: Sequence[LockedDep]) -> None:
-        """Keep a stage's entry true where it reads inside a folder output: the folder may be another, though the part is not."""
+        """Keep an entry true that reads inside a folder output: the folder may be another, though the part is not."""
         entry = session.lockfile.stages.get(name)
         if entry is None or entry.fingerprint != key:
             return
