@@ -41,6 +41,8 @@ class LockedDep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockedOut:
+    """An output as the last good build made it. cache False: left to git."""
+
     name: str
     path: str
     digest: Digest
@@ -93,6 +95,8 @@ class EnvironmentPin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedObject:
+    """One object of a dataset."""
+
     name: str
     size: int
     version: str  # etag or version id, empty where the store has none
@@ -101,6 +105,8 @@ class PinnedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetPin:
+    """What a dataset held when it was pinned. definition: what the pin holds for."""
+
     definition: str
     digest: Digest
     objects: tuple[PinnedObject, ...] = ()
@@ -108,6 +114,8 @@ class DatasetPin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lockfile:
+    """A whole pipe.lock, by name."""
+
     stages: Mapping[str, StageLock] = field(default_factory=dict)
     environments: Mapping[str, EnvironmentPin] = field(default_factory=dict)
     datasets: Mapping[str, DatasetPin] = field(default_factory=dict)

@@ -110,6 +110,8 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
+    """A drawing of one output. x, y: columns."""
+
     output: str
     x: str | None = None
     y: tuple[str, ...] = ()
@@ -131,6 +133,8 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
+    """Data moved between datastores instead of a command: `from` and `to` as written."""
+
     source: str
     target: str
 
@@ -180,6 +184,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datastore:
+    """Where data lives. credentials: a reference, never the secret."""
+
     name: str
     url: str
     credentials: str | None = None
@@ -230,6 +236,8 @@ class Compute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
+    """The table [cache]."""
+
     remote: str | None = None
     hash: str = "blake3"
     link: tuple[str, ...] = ("reflink", "hardlink", "copy")
@@ -241,6 +249,8 @@ class CacheConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
+    """The table [snapshot]."""
+
     max_file_bytes: int = 20_000_000
 
 
