@@ -1,4 +1,3 @@
-
 """`pipe accept STAGE --reason TEXT`."""
 
 from __future__ import annotations

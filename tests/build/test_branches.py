@@ -1,4 +1,3 @@
-
 """Between branches: what the other branch's build made is no hand-made change."""
 
 from __future__ import annotations

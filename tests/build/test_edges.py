@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """Situations that are rare until they are yours."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """What `pipe build` takes on its command line."""
 
 from __future__ import annotations

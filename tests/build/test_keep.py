@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """`keep`: a folder that the next try of the same fingerprint finds again, dropped on success; no output, never
 counts."""
 

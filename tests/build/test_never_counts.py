@@ -1,4 +1,3 @@
-
 """What never counts."""
 
 from __future__ import annotations

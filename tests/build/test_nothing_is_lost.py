@@ -1,4 +1,3 @@
-
 """Rule 7: content that only exists in the workspace is never destroyed."""
 
 from __future__ import annotations

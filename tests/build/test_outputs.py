@@ -1,4 +1,3 @@
-
 """temp outputs, links leading out, deliveries' paths."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """Rules 8, 9, 11: side by side, within resources, GPUs, interrupts."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """Rule 5: what a stage sees, and what enters the workspace. Both kinds of sandbox."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """The keys of a stage, one by one."""
 
 from __future__ import annotations

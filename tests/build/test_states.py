@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """Fresh, restored, run, early cutoff, pending."""
 
 from __future__ import annotations

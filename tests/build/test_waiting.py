@@ -77,7 +77,7 @@ def test_a_reused_result_of_a_stage_that_failed_there(repo, toml) -> None:
         [stage.a]
         run = "NOTE(a) && touch $HOME/in; while ! test -e $HOME/go; do sleep 0.02; done; mkdir $HOME/once 2> /dev/null && exit 1; echo 1 > {outputs.o}"
         outputs = { o = "o" }
-    """)  # noqa: E501
+    """)
     first = repo.start("build")
     wait_for(repo.home / "in")
     second = repo.start("build")

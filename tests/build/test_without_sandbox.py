@@ -1,4 +1,3 @@
-# ruff: noqa: E501 -- commands of stages stand in one line
 """`sandbox = false`: in the workspace itself, as make does."""
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.conftest import Repo, Result, new_repo
 
 PIPELINE = """
@@ -73,7 +72,8 @@ def failed(result: Result, code: int = 2) -> str:
 
 
 def refused(repo: Repo, *args: str, env: dict[str, str] | None = None) -> str:
-    """Run a command that is wrong use: exit 2, nothing on stdout, a lower-case line and a line of help, and as JSON the same.
+    """Run a command that is wrong use: exit 2, nothing on stdout, a lower-case line and a line of help, and as JSON the
+    same.
 
     Returns what it said.
     """

@@ -9,7 +9,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo
 
 
@@ -49,7 +48,7 @@ def test_build_json(project: Repo) -> None:
     project.write("src/numbers.txt", "5\n")
     body = project.pipe("build", "--json").json()
     assert body["status"] == "succeeded" and body["run"]
-    assert [s["name"] for s in body["stages"]][0] == "prepare" and body["stages"][-1]["name"] == "report"
+    assert body["stages"][0]["name"] == "prepare" and body["stages"][-1]["name"] == "report"
     for stage in body["stages"]:
         assert {"name", "status", "why", "fingerprint", "seconds", "outputs"} <= set(stage)
         assert all(set(reason) == {"kind", "item", "old", "new"} for reason in stage["why"])
@@ -104,7 +103,7 @@ def test_accept(project: Repo) -> None:
 @pytest.mark.parametrize("format", ["text", "mermaid", "dot", "json", "svg"])
 def test_graph(project: Repo, format: str) -> None:
     text = project.pipe("graph", "--format", format).stdout
-    assert all(name in text for name in ("prepare", "train@1", "report")) and "fresh" in text or format == "dot"
+    assert (all(name in text for name in ("prepare", "train@1", "report")) and "fresh" in text) or format == "dot"
     if format == "svg":
         root = ET.fromstring(text)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -248,7 +247,8 @@ def test_verify(project: Repo) -> None:
 
 
 def test_gc(project: Repo) -> None:
-    """What tips and recent runs need stays; what an old run made goes; --dry-run only says so; hand-edits are kept for their days."""
+    """What tips and recent runs need stays; what an old run made goes; --dry-run only says so; hand-edits are kept for
+    their days."""
     project.write("list.txt", "mine\n")
     project.pipe("checkout")
     project.pipe("build", "--set", "seed=2")

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from pipesmith.cli.commands import COMMANDS, LATER
 from tests.cli.conftest import failed, refused
 from tests.conftest import Repo, new_repo, sealed_environment
+
+from pipesmith.cli.commands import COMMANDS, LATER
 
 CALLS: dict[str, list[str]] = {
     "build": ["build"],

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import failed, on_terminal
+from tests.conftest import Repo, Result
 
 from pipesmith import __version__
 from pipesmith.cli.commands import COMMANDS
-from tests.cli.conftest import failed, on_terminal
-from tests.conftest import Repo, Result
 
 JSON_CALLS = [
     ["build"],
@@ -149,7 +149,8 @@ def test_colour_only_on_a_terminal(project: Repo) -> None:
 
 
 def test_live_console(project: Repo) -> None:
-    """On a terminal a build shows what runs, for how long, and how long it took last time; lines of stages stay above."""
+    """On a terminal a build shows what runs, for how long, and how long it took last time; lines of stages stay
+    above."""
     project.write(
         "pipeline.toml", project.read("pipeline.toml").replace("echo preparing;", "echo preparing; sleep 1.5;")
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.conftest import Repo
 
 from pipesmith import BuildResult, Workspace
 from pipesmith.errors import ConfigError, UserError
-from tests.conftest import Repo
 
 STAGE = '[params]\nseed = 1\n[stage.a]\nrun = "echo {params.seed} > {outputs.o}"\noutputs = { o = "o.txt" }\n'
 

@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo
 
 from .conftest import STAGES, Bed

@@ -1,4 +1,5 @@
-"""Disk full at random points: told as such, exit 1, nothing lost, and the next build with space does the rest. Root only."""
+"""Disk full at random points: told as such, exit 1, nothing lost, and the next build with space does the rest. Root
+only."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo, new_repo
 
 from .conftest import STAGES, Bed, nobody_left

@@ -1,4 +1,5 @@
-"""A repository that can't be written: looking works, a build that has nothing to do works, one that has says what it needs."""
+"""A repository that can't be written: looking works, a build that has nothing to do works, one that has says what it
+needs."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import Repo
 
 from .conftest import Bed, nobody_left

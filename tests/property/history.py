@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipesmith.digest import new_hasher
 from tests.conftest import Repo
+
+from pipesmith.digest import new_hasher
 
 from .graphs import Graph, Spec, random_spec, rewired
 from .oracle import Expected, Fingerprint, Oracle, read
@@ -26,7 +27,8 @@ _STATE_OF = {"fresh": "fresh", "restorable": "restored", "stale": "ran"}
 
 
 class History:
-    """Edits and builds of one repository, all drawn from one seed. told: what was done, for the message of a failure."""
+    """Edits and builds of one repository, all drawn from one seed. told: what was done, for the message of a
+    failure."""
 
     def __init__(self, repo: Repo, seed: int) -> None:
         self.repo = repo
@@ -386,8 +388,11 @@ class History:
         assert {entry["name"]: entry["state"] for entry in told["stages"]} == {
             name: state for name, (state, _fingerprint) in expected.items()
         }
-        # What is inside a folder that git does not hold is known by the lock's entries only: a stale stage may have none of it.
-        unknown = {name for name, spec in self.graph.stages.items() if any("/" in given.path[5:] for given in spec.inputs)}
+        # What is inside a folder that git does not hold is known by the lock's entries only: a stale stage may have
+        # none of it.
+        unknown = {
+            name for name, spec in self.graph.stages.items() if any("/" in given.path[5:] for given in spec.inputs)
+        }
         self._match(
             told,
             {
@@ -408,7 +413,7 @@ class History:
             wanted = graph.upstream(named)
         forced: Collection[str] = ()
         if rng.random() < 0.1:
-            forced = [each for each in args] or names
+            forced = list(args) or names
             args.append(rng.choice(["-f", "--force"]))
         overrides = {}
         if rng.random() < 0.1:

@@ -245,9 +245,9 @@ class Oracle:
             aside = not graph.stages[name].sandbox and expected.status in ("ran", "failed")
             for path, content in expected.outs.items():
                 now = read(self.root / path)
-                if now is not None and expected.status in ("ran", "restored", "failed"):
-                    if aside or (now != content and expected.status != "failed"):
-                        found.append(now.encode() if isinstance(now, str) else now)
+                took_place = expected.status in ("ran", "restored", "failed")
+                if now is not None and took_place and (aside or (now != content and expected.status != "failed")):
+                    found.append(now.encode() if isinstance(now, str) else now)
         return found
 
     def took(self, graph: Graph, before: Lock, did: Mapping[str, Expected], replaced: Collection[Content]) -> None:

@@ -43,7 +43,7 @@ def uv_binary() -> str:
 def run_uv(arguments: Sequence[str], *, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run uv to its end, whatever its exit status. cwd: where it looks for its configuration."""
     environ = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
-    environ |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    environ |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_NO_WRAP": "1"}  # its messages are read line by line
     return subprocess.run(
         [uv_binary(), *arguments],
         cwd=cwd,

@@ -42,7 +42,8 @@ class Outside:
 
 
 class Judgement:
-    """Judges stages one by one. The results of the stages before them are told by `settle`, or known from their own verdicts."""
+    """Judges stages one by one. The results of the stages before them are told by `settle`, or known from their own
+    verdicts."""
 
     def __init__(
         self, pipeline: Pipeline, tree: Tree, lockfile: Lockfile, question: Question, outside: Outside

@@ -24,7 +24,8 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
 
 
 def list_datasets(workspace: Workspace, names: Sequence[str], *, compare: bool = False) -> list[dict[str, Any]]:
-    """Return name, state (`not pinned`, `pinned`; with `compare` also `moved on`, `gone`), hash, size and objects of each."""
+    """Return name, state (`not pinned`, `pinned`; with `compare` also `moved on`, `gone`), hash, size and objects of
+    each."""
     session = workspace.session()
     found = []
     for name in _names(session, names):

@@ -38,7 +38,8 @@ def status(
     rev: str | None = None,
     allow_missing: bool = False,
 ) -> StatusResult:
-    """Return the states of stages (all without names), in topological order. Runs nothing and writes nothing that counts."""
+    """Return the states of stages (all without names), in topological order. Runs nothing and writes nothing that
+    counts."""
     if rev is not None:
         commit = workspace.repo.resolve(rev)
         pipeline, verdicts = verdicts_at(workspace, commit)
@@ -81,7 +82,8 @@ def verdicts_at(
 ) -> tuple[Pipeline, dict[str, Verdict]]:
     """Return the pipeline at a commit and each stage's verdict, in topological order.
 
-    Asks neither the work tree, nor the action cache, nor PIPE_PARAM_*. Raises UserError where there is no pipeline there.
+    Asks neither the work tree, nor the action cache, nor PIPE_PARAM_*. Raises UserError where there is no pipeline
+    there.
     """
     shared = reader or ObjectReader(workspace.repo)
     try:
@@ -152,7 +154,8 @@ class _Commit:
         return pin.digest if pin is not None and pin.definition == self.pipeline.datasets[name].definition else None
 
     def within(self, digest: Digest, _inner: str, path: str) -> Digest | None:
-        """By the lock's entries of stages that read it from this very content: no manifest is asked, data may be elsewhere."""
+        """By the lock's entries of stages that read it from this very content: no manifest is asked, data may be
+        elsewhere."""
         for entry in self.lockfile.stages.values():
             for dep in entry.deps:
                 if dep.path == path and dep.of == digest.hex:
