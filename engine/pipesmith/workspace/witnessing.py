@@ -141,6 +141,9 @@ class _Look:
             self._subfolders(os.path.join(self._root, source))
         for folder, listed in names.items():
             there = os.path.join(self._root, folder) if folder else self._root
+            if _files_of(there) == set(listed):
+                self._folder(there)  # one look at the folder is cheaper than one at each name
+                continue
             unique = tuple(sorted(set(listed)))
             own = witness.stamp(there)
             if own is None:
@@ -171,3 +174,9 @@ class _Look:
             folders[:] = [name for name in folders if name != ".git" and os.path.join(where, name) not in self._ignored]
             self._file(where)
             self._ignore_files(where, only_present=True)
+
+
+def _files_of(folder: str) -> set[str]:
+    """Return the names of what is no folder in a folder."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
