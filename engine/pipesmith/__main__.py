@@ -26,7 +26,26 @@ def main(argv: list[str] | None = None) -> int:
             return 0
     from pipesmith.cli import run
 
-    return run(args)
+    code = run(args)
+    if code == 130 and argv is None:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process with this exit code, whatever Python itself would make of the interrupt.
+
+    Python remembers a KeyboardInterrupt that passed through `exec`, as dataclasses do while they are imported, and ends
+    by the signal then, although it was caught (CPython 3.11, `_Py_UnhandledKeyboardInterrupt`).
+    """
+    import os
+
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(code)
 
 
 def _open_closed() -> None:

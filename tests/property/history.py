@@ -228,7 +228,7 @@ class History:
 
     def go_to(self) -> str:
         """Check out an earlier state; what git does not track stays."""
-        branches = self.repo.git("branch", "--format=%(refname:short)").stdout.split()
+        branches = self.repo.git("for-each-ref", "--format=%(refname:short)", "refs/heads").stdout.split()
         target = self.rng.choice([*self.commits, *(each for each in branches if each.startswith("b"))])
         self.repo.git("checkout", "-qf", target)
         for spec in self.graph.stages.values():  # what git dropped with a stage, and the stage is back
