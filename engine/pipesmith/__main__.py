@@ -27,25 +27,29 @@ def main(argv: list[str] | None = None) -> int:
     from pipesmith.cli import run
 
     code = run(args)
-    if code == 130 and argv is None:
+    if argv is None:
         _leave(code)
     return code
 
 
 def _leave(code: int) -> None:
-    """End the process with this exit code, whatever Python itself would make of the interrupt.
+    """See to it that the process ends with this exit code, although Python has its own mind about interrupts.
 
-    Python remembers a KeyboardInterrupt that passed through `exec`, as dataclasses do while they are imported, and ends
-    by the signal then, although it was caught (CPython 3.11, `_Py_UnhandledKeyboardInterrupt`).
+    One that comes while Python winds up would end it by the signal. And Python remembers a KeyboardInterrupt that
+    passed through `exec`, as in dataclasses while they are imported, and ends by the signal although it was caught
+    (CPython 3.11, `_Py_UnhandledKeyboardInterrupt`).
     """
     import os
+    import signal
 
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass
-    os._exit(code)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == 130:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(code)
 
 
 def _open_closed() -> None:

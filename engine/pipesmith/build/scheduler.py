@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import heapq
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -93,40 +92,19 @@ class Scheduler:
 
     def run(self) -> None:
         """Bring all stages up to date; `outcomes` holds how each ended."""
-        restore = self._handle_signals()
-        try:
-            for name in self._order:
-                if self._left[name] == 0:
-                    self._push(name)
-            while len(self.outcomes) < len(self._order):
-                self._start_what_can()
-                if len(self.outcomes) == len(self._order):
-                    break
-                if not self._running and not self._ready and not self._queued:
-                    self._skip_rest()
-                    break
-                self._await_one()
-        finally:
-            restore()
+        for name in self._order:
+            if self._left[name] == 0:
+                self._push(name)
+        while len(self.outcomes) < len(self._order):
+            self._start_what_can()
+            if len(self.outcomes) == len(self._order):
+                break
+            if not self._running and not self._ready and not self._queued:
+                self._skip_rest()
+                break
+            self._await_one()
         if self._bugs:
             raise self._bugs[0]
-
-    def _handle_signals(self) -> Callable[[], None]:
-        if threading.current_thread() is not threading.main_thread():
-            return lambda: None
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-
-        def stop(_number: int, _frame: object) -> None:
-            self.cancel()
-
-        for number in before:
-            signal.signal(number, stop)
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        return restore
 
     def _push(self, name: str) -> None:
         heapq.heappush(self._ready, (-self._priority[name], self._index[name], name))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipesmith.build.context import BuildContext, Choices, Outcome
 from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Stamper
+from pipesmith.build.interrupts import Interrupts
 from pipesmith.build.job import JobRunner
 from pipesmith.build.limits import Limits
 from pipesmith.build.lock_writer import LockWriter
@@ -190,8 +191,9 @@ class _Build:
         ):
             return self._up_to_date(session, verdicts)
         self._make_folders()
-        with self.workspace.locks.shared(CACHE):  # a collection waits, or keeps what is young
-            result = self._execute(session, judgement, wanted, force, verdicts)
+        # While the cache is held, a collection waits, or keeps what is young.
+        with self.workspace.locks.shared(CACHE), Interrupts() as interrupts:
+            result = self._execute(session, judgement, wanted, force, verdicts, interrupts)
         self._keep_small(session)
         return result
 
@@ -314,6 +316,7 @@ class _Build:
         wanted: tuple[str, ...],
         force: frozenset[str],
         verdicts: Mapping[str, Verdict],
+        interrupts: Interrupts,
     ) -> BuildResult:
         workspace, options, pipeline = self.workspace, self.options, session.pipeline
         local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
@@ -390,6 +393,7 @@ class _Build:
                 seconds=seconds,
             )
             self._announce(verdicts, wanted, seconds)
+            interrupts.call(scheduler.cancel)
             scheduler.run()
             outcomes = scheduler.outcomes
             for name, outcome in outcomes.items():
@@ -497,7 +501,7 @@ class _Build:
     @staticmethod
     def _status(outcomes: Mapping[str, Outcome], cancelled: bool) -> str:
         statuses = {outcome.status for outcome in outcomes.values()}
-        if cancelled:
+        if cancelled and "cancelled" in statuses:  # one that came when all was done changes nothing
             return "cancelled"
         if "failed" in statuses:
             return "failed"
