@@ -27,6 +27,7 @@ from pipesmith.build.variables import stage_variables, write_context
 from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, Job, JobResult
+from pipesmith.fingerprint.items import run_item
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
@@ -34,7 +35,7 @@ from pipesmith.pipeline.model import Stage, Transfer
 from pipesmith.store.action_cache import ActionResult
 from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 from pipesmith.verdict.expectations import broken_expectations
-from pipesmith.verdict.verdict import Verdict
+from pipesmith.verdict.verdict import Seen, Verdict
 
 __all__ = ["REJUDGE", "JobRunner", "StageJob", "lock_entry"]
 
@@ -132,7 +133,7 @@ class StageJob:
             )
         self._deliver()
 
-    def _place(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
+    def _place(self, outs: tuple[LockedOut, ...], metrics: Mapping[str, float], *, restored: bool = False) -> None:
         """Place outputs and lock them, in one hold of the workspace lock."""
         stage = self._stage
         entry = self._runner.locked(stage.name)
@@ -140,7 +141,7 @@ class StageJob:
             self._runner.placer.place(stage.name, outs, entry.outs if entry else ())
         self._lock(outs, metrics, restored=restored)
 
-    def _lock(self, outs: tuple[LockedOut, ...], metrics: object, *, restored: bool = False) -> None:
+    def _lock(self, outs: tuple[LockedOut, ...], metrics: Mapping[str, float], *, restored: bool = False) -> None:
         fingerprint, seen = self._verdict.fingerprint, self._verdict.seen
         assert fingerprint is not None and seen is not None
         if self._stage.frozen:
@@ -440,12 +441,10 @@ def _failure(result: JobResult, stage: Stage) -> str:
     return f"exited with {result.exit_code}"
 
 
-def lock_entry(stage: Stage, key: str, seen: object, outs: tuple[LockedOut, ...], metrics: object) -> StageLock:
+def lock_entry(
+    stage: Stage, key: str, seen: Seen, outs: tuple[LockedOut, ...], metrics: Mapping[str, float]
+) -> StageLock:
     """Return the lockfile's entry of a stage that has these outputs now."""
-    from pipesmith.fingerprint.items import run_item
-    from pipesmith.verdict.verdict import Seen
-
-    assert isinstance(seen, Seen) and isinstance(metrics, dict | object)
     return StageLock(
         fingerprint=key,
         run=run_item(stage),
@@ -458,5 +457,5 @@ def lock_entry(stage: Stage, key: str, seen: object, outs: tuple[LockedOut, ...]
         environment=seen.environment,
         hash_paths=seen.hash_paths,
         outs=tuple(replace(out, cache=stage.outputs[out.name].cache) for out in outs),
-        metrics=dict(metrics),  # type: ignore[call-overload]
+        metrics=dict(metrics),
     )

@@ -67,7 +67,6 @@ class Scheduler:
         self._running: dict[str, tuple[StageJob, Grant]] = {}
         self._done: queue.SimpleQueue[tuple[str, Outcome] | None] = queue.SimpleQueue()
         self._needed: set[str] = set()  # stages whose absent outputs are wanted after all
-        self._postponed: dict[str, list[str]] = {}  # maker: stages that wait for it to be made again
         self._failed = False
         self._cancelled = False
         self._begun = False

@@ -22,7 +22,6 @@ class Output:
         self.json_mode = json_mode
         self.quiet = quiet
         self.verbose = verbose
-        self.color_allowed = color
         self.printed: list[str] = []  # what went to standard output, for the witness
         self.said_more = False  # whether standard error got anything
         self.color = color and sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not json_mode

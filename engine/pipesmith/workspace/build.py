@@ -113,7 +113,7 @@ class _Build:
         judgement = session.judgement(
             building=True,
             lenient=options.allow_missing,
-            restore=(options.restore and not options.dry_run) or options.restore,
+            restore=options.restore,
         )
         force = self._forced(session, wanted)
         verdicts: dict[str, Verdict] = {}
