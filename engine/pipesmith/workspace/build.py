@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipesmith.build.context import BuildContext, Choices, Outcome
 from pipesmith.build.deliveries import Deliveries
@@ -15,55 +13,31 @@ from pipesmith.build.evidence import Stamper
 from pipesmith.build.interrupts import Interrupts
 from pipesmith.build.job import JobRunner
 from pipesmith.build.limits import Limits
-from pipesmith.build.lock_writer import LockWriter
 from pipesmith.build.place import Placer, remove_unfinished
 from pipesmith.build.scheduler import Scheduler
 from pipesmith.digest import Digest
-from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, StageError, UserError
+from pipesmith.errors import EnvironmentFailure, StageError, UserError
 from pipesmith.events import BuildFinished, BuildStarted, Event, Notice
-from pipesmith.executors.gpus import GpuPool, driver_gpus
+from pipesmith.executors.gpus import GpuPool
 from pipesmith.executors.local import LocalExecutor
-from pipesmith.executors.output import MIN_SECRET
 from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
-from pipesmith.lockfile.model import LockedDep
-from pipesmith.pipeline.graph import downstream, edges, followers, upstream
-from pipesmith.pipeline.graph import order as topological
-from pipesmith.pipeline.model import Stage
+from pipesmith.pipeline.graph import edges, followers
 from pipesmith.store.locks import CACHE
 from pipesmith.store.modes import make_folders, prepare
-from pipesmith.verdict.verdict import State, Verdict
-from pipesmith.workspace.ignores import ignore_outputs
+from pipesmith.verdict.verdict import State
+from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.pins import user_and_host
-from pipesmith.workspace.preflight import preflight, preflight_notebooks
+from pipesmith.workspace.plan import BuildOptions, Plan, make_plan, planned_result
 from pipesmith.workspace.recording import Recorder
+from pipesmith.workspace.remarks import remark
 from pipesmith.workspace.results import BuildResult, StageResult
-from pipesmith.workspace.session import Session, select_stages
+from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["BuildOptions", "build"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildOptions:
-    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key."""
-
-    stages: tuple[str, ...] = ()
-    jobs: int | None = None
-    keep_going: bool = False
-    force: bool = False
-    dry_run: bool = False
-    overrides: Mapping[str, str] = field(default_factory=dict)
-    compute: str | None = None
-    upstream_only: bool = False
-    downstream: bool = False
-    restore: bool = True
-    allow_missing: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
-    message: str | None = None
-    command_line: tuple[str, ...] = ()
+__all__ = ["build"]
 
 
 def build(workspace: Workspace, options: BuildOptions, on_event: Callable[[Event], None] | None = None) -> BuildResult:
@@ -91,69 +65,21 @@ class _Build:
         self.listener(Notice(time=time.time(), level=level, text=text, help=help))
 
     def run(self) -> BuildResult:
-        options, workspace = self.options, self.workspace
-        session = workspace.session(options.overrides)
-        self.session = session
-        pipeline = session.pipeline
-        wanted = self._wanted(session)
-        for text in workspace.state.notices:
+        session = self.workspace.session(self.options.overrides)
+        _ = session.pipeline  # what is wrong with it is told first
+        for text in self.workspace.state.notices:
             self.notice(text, level="warning")
-        stages = [pipeline.stages[name] for name in wanted]
-        preflight(session, stages, compute=options.compute)
-        if not options.dry_run:
+        if not self.options.dry_run:
             self._sweep(session)
-            for line in ignore_outputs(session):
-                self.notice(f"added `{line}` to .gitignore")
-        if not options.dry_run:
-            used = dict.fromkeys(stage.environment for stage in stages if stage.environment)
-            session.pins.resolve_environments([name for name in used if name], self.notice)
-            preflight_notebooks(session, stages)
-            data = {given.origin.dataset: None for stage in stages for given in stage.inputs.values()}
-            session.pins.pin_datasets([name for name in data if name])
-        judgement = session.judgement(
-            building=True,
-            lenient=options.allow_missing,
-            restore=options.restore,
-        )
-        force = self._forced(session, wanted)
-        verdicts: dict[str, Verdict] = {}
-        for name in wanted:
-            verdicts[name] = judgement.judge(pipeline.stages[name], forced=name in force)
-        self._refuse(session, verdicts)
-        if options.dry_run:
-            return self._planned(verdicts)
-        self._remarks(session, stages)
-        undelivered = self._deliver_owed(session, [name for name, verdict in verdicts.items() if verdict.fresh])
-        result = self._build(session, judgement, wanted, force, verdicts)
+        plan = make_plan(session, self.options, self.notice)
+        if self.options.dry_run:
+            return planned_result(plan)
+        remark(session, plan.stages, self.notice)
+        undelivered = self._deliver_owed(session, [name for name, verdict in plan.verdicts.items() if verdict.fresh])
+        result = self._build(plan)
         if undelivered is not None and result.status in ("succeeded", "up-to-date"):
             raise undelivered
         return result
-
-    def _remarks(self, session: Session, stages: Sequence[Stage]) -> None:
-        """Say what a person may not expect: once a clone that GPUs lie idle, always that the shared cache is not
-        used."""
-        short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
-        for name in sorted(short):
-            if self._once(session, f"short-{name}"):
-                self.notice(
-                    f"the value of `{name}` has under {MIN_SECRET} characters: it is not masked in logs",
-                    level="warning",
-                )
-        if not any(stage.resources.gpus for stage in session.pipeline.stages.values()):
-            gpus = driver_gpus()
-            if gpus and self._once(session, "idle-gpus"):
-                self.notice(
-                    f"this machine has {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} and no stage asks for one",
-                    help="a stage that wants one says so: `resources = { gpus = 1 }`",
-                )
-
-    def _once(self, session: Session, name: str) -> bool:
-        """Return whether something is to be said for the first time in this clone."""
-        state, key = session.workspace.state, f"said-{session.workspace.root}-{name}"
-        if state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
-            return False
-        state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
-        return True
 
     def _sweep(self, session: Session) -> None:
         """Take away what a killed build left behind in the workspace, before anything is fingerprinted."""
@@ -178,85 +104,28 @@ class _Build:
                 failure = failure or error
         return failure
 
-    def _build(
-        self,
-        session: Session,
-        judgement: Any,
-        wanted: tuple[str, ...],
-        force: frozenset[str],
-        verdicts: Mapping[str, Verdict],
-    ) -> BuildResult:
-        if all(verdict.fresh and not verdict.broken for verdict in verdicts.values()) and not self._temps_to_remove(
-            session, wanted
-        ):
-            return self._up_to_date(session, verdicts)
+    def _build(self, plan: Plan) -> BuildResult:
+        if plan.all_fresh and not self._temps_to_remove(plan):
+            return self._up_to_date(plan)
         self._make_folders()
         # While the cache is held, a collection waits, or keeps what is young.
         with self.workspace.locks.shared(CACHE), Interrupts() as interrupts:
-            result = self._execute(session, judgement, wanted, force, verdicts, interrupts)
-        self._keep_small(session)
+            result = self._execute(plan, interrupts)
+        self._keep_small(plan.session)
         return result
-
-    # -- what is wanted -----------------------------------------------------------------------------------------------
-
-    def _wanted(self, session: Session) -> tuple[str, ...]:
-        pipeline, options = session.pipeline, self.options
-        named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
-        self.named = named
-        chosen = set(upstream(pipeline, named))
-        if options.upstream_only:
-            chosen -= set(named)
-        elif options.downstream:
-            chosen |= set(downstream(pipeline, named))
-            chosen = set(upstream(pipeline, chosen))
-        return tuple(name for name in topological(pipeline) if name in chosen)
-
-    def _forced(self, session: Session, wanted: Sequence[str]) -> frozenset[str]:
-        if not self.options.force:
-            return frozenset()
-        frozen = {name for name in wanted if session.pipeline.stages[name].frozen}
-        return frozenset(self.named) - frozen
-
-    def _refuse(self, session: Session, verdicts: Mapping[str, Verdict]) -> None:
-        """Raise ConfigError for what can't be run at all: a missing source or input, seen before anything runs."""
-        findings = [
-            Finding(file=session.pipeline.file, line=session.line(key), key=key, text=text, help=help)
-            for verdict in verdicts.values()
-            if "frozen" not in verdict.notes
-            for key, text, help in verdict.problems
-        ]
-        if findings:
-            unique = {finding.render(): finding for finding in findings}
-            raise ConfigError(list(unique.values()))
 
     # -- nothing to do ------------------------------------------------------------------------------------------------
 
-    def _planned(self, verdicts: Mapping[str, Verdict]) -> BuildResult:
-        status = {State.FRESH: "fresh", State.RESTORABLE: "restored", State.STALE: "ran", State.PENDING: "pending"}
-        return BuildResult(
-            run=None,
-            status="up-to-date" if all(v.fresh for v in verdicts.values()) else "planned",
-            stages=tuple(
-                StageResult(
-                    name=verdict.stage,
-                    status=status[verdict.state],
-                    why=verdict.reasons,
-                    fingerprint=verdict.fingerprint.key if verdict.fingerprint else None,
-                    notes=verdict.notes,
-                )
-                for verdict in verdicts.values()
-            ),
-        )
-
-    def _up_to_date(self, session: Session, verdicts: Mapping[str, Verdict]) -> BuildResult:
-        writer = self._lock_writer(session)
-        for name, verdict in verdicts.items():
+    def _up_to_date(self, plan: Plan) -> BuildResult:
+        session = plan.session
+        lock = LockKeeper(session)
+        for name, verdict in plan.verdicts.items():
             if verdict.seen is not None and verdict.fingerprint is not None:
-                self._trace(session, writer, name, verdict.fingerprint.key, verdict.seen.deps)
-        self._write_lock(session, writer)
+                lock.trace(name, verdict.fingerprint.key, verdict.seen.deps)
+        lock.write()
         session.tree.flush()
         session.stat_cache.flush()
-        self.workspace.all_fresh = (session, tuple(session.pipeline.stages[name] for name in verdicts))
+        self.workspace.all_fresh = (session, plan.stages)
         return BuildResult(
             run=None,
             status="up-to-date",
@@ -270,136 +139,44 @@ class _Build:
                     metrics=verdict.result.metrics if verdict.result else {},
                     notes=verdict.notes,
                 )
-                for verdict in verdicts.values()
+                for verdict in plan.verdicts.values()
             ),
         )
 
-    @staticmethod
-    def _trace(session: Session, writer: LockWriter, name: str, key: str, deps: Sequence[LockedDep]) -> None:
-        """Keep an entry true that reads inside a folder output: the folder may be another, though the part is not."""
-        entry = session.lockfile.stages.get(name)
-        if entry is None or entry.fingerprint != key:
-            return
-        now = {dep.name: dep.of for dep in deps if dep.of}
-        if any(dep.of != now.get(dep.name, dep.of) for dep in entry.deps):
-            traced = tuple(replace(dep, of=now.get(dep.name, dep.of)) for dep in entry.deps)
-            writer.set_stage(name, replace(entry, deps=traced))
-
-    def _lock_writer(self, session: Session) -> LockWriter:
-        writer = LockWriter(
-            self.workspace.lock_path, self.workspace.guard, session.lock_text, session.lockfile, session.store.sync
-        )
-        for name, environment in session.pins.new_environments.items():
-            writer.set_environment(name, environment)
-        for name, dataset in session.pins.new_datasets.items():
-            writer.set_dataset(name, dataset)
-        return writer
-
-    def _write_lock(self, session: Session, writer: LockWriter) -> None:
-        pipeline = session.pipeline
-        try:
-            writer.write(keep=(pipeline.stages, pipeline.environments, pipeline.datasets))
-        except OSError as error:
-            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and not writer.pending():
-                return
-            raise EnvironmentFailure(
-                f"pipe.lock can't be written: {error.strerror}",
-                "free some space or mend its permissions, then build again",
-            ) from None
-
     # -- doing --------------------------------------------------------------------------------------------------------
 
-    def _execute(
-        self,
-        session: Session,
-        judgement: Any,
-        wanted: tuple[str, ...],
-        force: frozenset[str],
-        verdicts: Mapping[str, Verdict],
-        interrupts: Interrupts,
-    ) -> BuildResult:
-        workspace, options, pipeline = self.workspace, self.options, session.pipeline
+    def _execute(self, plan: Plan, interrupts: Interrupts) -> BuildResult:
+        session, workspace = plan.session, self.workspace
         local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
         try:
             local.start()
             user, host = user_and_host()
-            recorder = Recorder(session, self.run_id, options, user=user, host=host, notice=self.notice)
-            context = BuildContext(
-                repo=workspace.repo,
-                root=workspace.root,
-                pipe_dir=workspace.pipe_dir,
-                pipeline=pipeline,
-                run=self.run_id,
-                tree=session.tree,
-                fresh_tree=session.fresh_tree,
-                digest_now=session.output_now,
-                state=workspace.state,
-                store=session.store,
-                actions=session.actions,
-                executors=dict.fromkeys(pipeline.computes, local) | {"local": local},
-                choices=Choices(
-                    jobs=options.jobs or max(1, int(local.capacity().cpus)),
-                    keep_going=options.keep_going,
-                    force=force,
-                    restore=options.restore,
-                    allow_missing=options.allow_missing,
-                ),
-                listener=self.listener,
-                environment=lambda stage: session.pins.materialise(stage, self.notice),
-                dataset_files=session.pins.dataset_files,
-                git=recorder.git,
-                user=user,
-                host=host,
-            )
-            writer = self._lock_writer(session)
-
-            def said(path: str, digest: Digest) -> None:
-                context.notice(
-                    "warning",
-                    f"`{path}` was not what the lockfile says; what lay there is kept as {digest.hex}",
-                    f"`pipe cat {digest.hex[:12]}` shows it, `pipe checkout --to DIR` puts other states elsewhere",
-                )
-
-            runner = JobRunner(
-                build=context,
-                placer=Placer(workspace.root, session.store, session.output_now, said),
-                lock_writer=writer,
-                workspace_lock=workspace.guard,
-                metric_at=session.metric_at,
-                locked=session.lockfile.stages.get,
-                stamper=Stamper(),
-            )
-            gpu_count = pipeline.computes["local"].gpus if "local" in pipeline.computes else None
-            needs_gpu = any(pipeline.stages[name].resources.gpus for name in wanted)
-            limits = Limits(
-                context.choices.jobs,
-                {"local": local.capacity()},
-                {name: compute.max_jobs for name, compute in pipeline.computes.items()},
-                workspace.locks,
-                GpuPool(gpu_count) if needs_gpu else None,
-            )
-            among = set(wanted)
-            before = {name: [n for n in earlier if n in among] for name, earlier in edges(pipeline).items()}
-            seconds = last_seconds(workspace.state, wanted)
+            recorder = Recorder(session, self.run_id, self.options, user=user, host=host, notice=self.notice)
+            context = self._context(plan, local, recorder)
+            lock = LockKeeper(session)
+            runner = self._runner(context, session, lock)
+            seconds = last_seconds(workspace.state, plan.wanted)
+            among = set(plan.wanted)
+            before = edges(session.pipeline)
             scheduler = Scheduler(
                 context,
-                judgement,
+                plan.judgement,
                 runner,
-                limits,
-                order=wanted,
-                before={name: before[name] for name in wanted},
-                verdicts=verdicts,
+                self._limits(plan, context, local),
+                order=plan.wanted,
+                before={name: [earlier for earlier in before[name] if earlier in among] for name in plan.wanted},
+                verdicts=plan.verdicts,
                 first=recorder.begin,
                 seconds=seconds,
             )
-            self._announce(verdicts, wanted, seconds)
+            self._announce(plan, seconds)
             interrupts.call(scheduler.cancel)
             scheduler.run()
             outcomes = scheduler.outcomes
             for name, outcome in outcomes.items():
                 if outcome.status in ("fresh", "restored") and outcome.fingerprint:
-                    self._trace(session, writer, name, outcome.fingerprint, outcome.deps)
-            failure = self._finish(session, writer, runner, wanted, outcomes)
+                    lock.trace(name, outcome.fingerprint, outcome.deps)
+            failure = self._finish(plan, lock, runner, outcomes)
             status = self._status(outcomes, scheduler.cancelled)
             if failure is not None and status not in ("failed", "cancelled"):
                 status = "failed"
@@ -416,6 +193,65 @@ class _Build:
             )
         finally:
             local.close()
+
+    def _context(self, plan: Plan, local: LocalExecutor, recorder: Recorder) -> BuildContext:
+        workspace, options, session = self.workspace, self.options, plan.session
+        return BuildContext(
+            repo=workspace.repo,
+            root=workspace.root,
+            pipe_dir=workspace.pipe_dir,
+            pipeline=session.pipeline,
+            run=self.run_id,
+            tree=session.tree,
+            fresh_tree=session.fresh_tree,
+            digest_now=session.output_now,
+            state=workspace.state,
+            store=session.store,
+            actions=session.actions,
+            executors=dict.fromkeys(session.pipeline.computes, local) | {"local": local},
+            choices=Choices(
+                jobs=options.jobs or max(1, int(local.capacity().cpus)),
+                keep_going=options.keep_going,
+                force=plan.forced,
+                restore=options.restore,
+                allow_missing=options.allow_missing,
+            ),
+            listener=self.listener,
+            environment=lambda stage: session.pins.materialise(stage, self.notice),
+            dataset_files=session.pins.dataset_files,
+            git=recorder.git,
+            user=recorder.record.user,
+            host=recorder.record.host,
+        )
+
+    def _runner(self, context: BuildContext, session: Session, lock: LockKeeper) -> JobRunner:
+        def said(path: str, digest: Digest) -> None:
+            context.notice(
+                "warning",
+                f"`{path}` was not what the lockfile says; what lay there is kept as {digest.hex}",
+                f"`pipe cat {digest.hex[:12]}` shows it, `pipe checkout --to DIR` puts other states elsewhere",
+            )
+
+        return JobRunner(
+            build=context,
+            placer=Placer(self.workspace.root, session.store, session.output_now, said),
+            lock_writer=lock.writer,
+            workspace_lock=self.workspace.guard,
+            metric_at=session.metric_at,
+            locked=session.lockfile.stages.get,
+            stamper=Stamper(),
+        )
+
+    def _limits(self, plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits:
+        computes = plan.session.pipeline.computes
+        gpu_count = computes["local"].gpus if "local" in computes else None
+        return Limits(
+            context.choices.jobs,
+            {"local": local.capacity()},
+            {name: compute.max_jobs for name, compute in computes.items()},
+            self.workspace.locks,
+            GpuPool(gpu_count) if any(stage.resources.gpus for stage in plan.stages) else None,
+        )
 
     def _keep_small(self, session: Session) -> None:
         """Keep the cache under `[cache] max-size`."""
@@ -444,42 +280,36 @@ class _Build:
                     "a build needs to write into the repository's git folder",
                 ) from None
 
-    def _announce(self, verdicts: Mapping[str, Verdict], wanted: Sequence[str], seconds: Mapping[str, float]) -> None:
-        to_run = {name: seconds.get(name) for name in wanted if verdicts[name].state in (State.STALE, State.PENDING)}
-        self.listener(BuildStarted(time=time.time(), run=self.run_id, total=len(wanted), to_run=to_run))
+    def _announce(self, plan: Plan, seconds: Mapping[str, float]) -> None:
+        verdicts = plan.verdicts
+        to_run = {n: seconds.get(n) for n in plan.wanted if verdicts[n].state in (State.STALE, State.PENDING)}
+        self.listener(BuildStarted(time=time.time(), run=self.run_id, total=len(plan.wanted), to_run=to_run))
 
     def _finish(
-        self,
-        session: Session,
-        writer: LockWriter,
-        runner: JobRunner,
-        wanted: Sequence[str],
-        outcomes: Mapping[str, Outcome],
+        self, plan: Plan, lock: LockKeeper, runner: JobRunner, outcomes: Mapping[str, Outcome]
     ) -> EnvironmentFailure | None:
         """Write the lockfile, take away temporary outputs that are no longer needed. Returns what went wrong, if
         anything."""
         try:
-            self._write_lock(session, writer)
+            lock.write()
         except EnvironmentFailure as error:
             return error
-        for stage, path, known in self._temps_to_remove(session, wanted, outcomes):
+        for stage, path, known in self._temps_to_remove(plan, outcomes):
             with self.workspace.guard():
                 runner.placer.take_out(stage, path, [known])
-        session.tree.flush()
-        session.stat_cache.flush()
+        plan.session.tree.flush()
+        plan.session.stat_cache.flush()
         return None
 
-    def _temps_to_remove(
-        self, session: Session, wanted: Sequence[str], outcomes: Mapping[str, Outcome] | None = None
-    ) -> list[tuple[str, str, str]]:
+    def _temps_to_remove(self, plan: Plan, outcomes: Mapping[str, Outcome] | None = None) -> list[tuple[str, str, str]]:
         """Return (stage, path, digest text) of temporary outputs in the workspace whose consumers are all up to
         date."""
-        pipeline = session.pipeline
+        session, pipeline = plan.session, plan.session.pipeline
         good = ("fresh", "restored", "ran")
         found = []
-        among = set(wanted)
+        among = set(plan.wanted)
         after: dict[str, list[str]] | None = None
-        for name in wanted:
+        for name in plan.wanted:
             stage = pipeline.stages[name]
             for output in stage.outputs.values():
                 if not output.temp or not os.path.lexists(os.path.join(self.workspace.root, output.path)):

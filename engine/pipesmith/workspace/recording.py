@@ -20,7 +20,7 @@ from pipesmith.pipeline.model import OriginKind
 from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
-    from pipesmith.workspace.build import BuildOptions
+    from pipesmith.workspace.plan import BuildOptions
 
 __all__ = ["Recorder"]
 

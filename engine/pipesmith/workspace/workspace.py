@@ -108,10 +108,11 @@ class Workspace:
         """Bring stages (all targets without names) up to date, and return what was done.
 
         params: dotted key to value, over those of pipeline.toml. options: the fields of
-        `pipesmith.workspace.build.BuildOptions`.
+        `pipesmith.workspace.plan.BuildOptions`.
         A build that failed returns its result; a wrong pipeline.toml raises ConfigError.
         """
-        from pipesmith.workspace.build import BuildOptions, build
+        from pipesmith.workspace.build import build
+        from pipesmith.workspace.plan import BuildOptions
 
         overrides = {key: _override_text(value) for key, value in (params or {}).items()}
         return build(self, BuildOptions(stages=tuple(stages), overrides=overrides, **options), on_event)

@@ -1,0 +1,139 @@
+"""What a build is asked to do: which stages, which of them whatever is known, what each one's verdict is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipesmith.errors import ConfigError, Finding
+from pipesmith.pipeline.graph import downstream, upstream
+from pipesmith.pipeline.graph import order as topological
+from pipesmith.pipeline.model import Stage
+from pipesmith.verdict.judgement import Judgement
+from pipesmith.verdict.verdict import State, Verdict
+from pipesmith.workspace.ignores import ignore_outputs
+from pipesmith.workspace.preflight import preflight, preflight_notebooks
+from pipesmith.workspace.results import BuildResult, StageResult
+from pipesmith.workspace.session import Session, select_stages
+
+if TYPE_CHECKING:
+    from pipesmith.pipeline.model import Pipeline
+
+__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result"]
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key."""
+
+    stages: tuple[str, ...] = ()
+    jobs: int | None = None
+    keep_going: bool = False
+    force: bool = False
+    dry_run: bool = False
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    compute: str | None = None
+    upstream_only: bool = False
+    downstream: bool = False
+    restore: bool = True
+    allow_missing: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    message: str | None = None
+    command_line: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be done. wanted: the stages that are looked at, in topological order, each with a verdict. forced:
+    those that run whatever is known."""
+
+    session: Session
+    judgement: Judgement
+    wanted: tuple[str, ...]
+    forced: frozenset[str]
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(self.session.pipeline.stages[name] for name in self.wanted)
+
+    @property
+    def all_fresh(self) -> bool:
+        """Whether no stage has anything to do, and every expectation is met."""
+        return all(verdict.fresh and not verdict.broken for verdict in self.verdicts.values())
+
+
+def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
+    """Decide what a build is to do. Unless it is a dry run, ignore lines are written and pins resolved on the way.
+
+    Raises ConfigError with all that can't be run at all, UserError, EnvironmentFailure.
+    """
+    pipeline = session.pipeline
+    named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
+    wanted = _wanted(pipeline, named, options)
+    stages = [pipeline.stages[name] for name in wanted]
+    preflight(session, stages, compute=options.compute)
+    if not options.dry_run:
+        for line in ignore_outputs(session):
+            notice(f"added `{line}` to .gitignore")
+        _pin(session, stages, notice)
+    judgement = session.judgement(building=True, lenient=options.allow_missing, restore=options.restore)
+    forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
+    verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
+    _refuse(session, verdicts)
+    return Plan(session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts)
+
+
+def _wanted(pipeline: Pipeline, named: Sequence[str], options: BuildOptions) -> tuple[str, ...]:
+    """Return the stages that are looked at, in topological order."""
+    chosen = set(upstream(pipeline, named))
+    if options.upstream_only:
+        chosen -= set(named)
+    elif options.downstream:
+        chosen |= set(downstream(pipeline, named))
+        chosen = set(upstream(pipeline, chosen))
+    return tuple(name for name in topological(pipeline) if name in chosen)
+
+
+def _pin(session: Session, stages: Sequence[Stage], notice: Notice) -> None:
+    """Resolve the environments and datasets of stages that have no pin that holds."""
+    used = dict.fromkeys(stage.environment for stage in stages if stage.environment)
+    session.pins.resolve_environments([name for name in used if name], notice)
+    preflight_notebooks(session, stages)
+    data = {given.origin.dataset: None for stage in stages for given in stage.inputs.values()}
+    session.pins.pin_datasets([name for name in data if name])
+
+
+def _refuse(session: Session, verdicts: Mapping[str, Verdict]) -> None:
+    """Raise ConfigError for what can't be run at all: a missing source or input, seen before anything runs."""
+    findings = [
+        Finding(file=session.pipeline.file, line=session.line(key), key=key, text=text, help=help)
+        for verdict in verdicts.values()
+        if "frozen" not in verdict.notes
+        for key, text, help in verdict.problems
+    ]
+    if findings:
+        unique = {finding.render(): finding for finding in findings}
+        raise ConfigError(list(unique.values()))
+
+
+def planned_result(plan: Plan) -> BuildResult:
+    """Return what a dry run answers."""
+    status = {State.FRESH: "fresh", State.RESTORABLE: "restored", State.STALE: "ran", State.PENDING: "pending"}
+    return BuildResult(
+        run=None,
+        status="up-to-date" if all(v.fresh for v in plan.verdicts.values()) else "planned",
+        stages=tuple(
+            StageResult(
+                name=verdict.stage,
+                status=status[verdict.state],
+                why=verdict.reasons,
+                fingerprint=verdict.fingerprint.key if verdict.fingerprint else None,
+                notes=verdict.notes,
+            )
+            for verdict in plan.verdicts.values()
+        ),
+    )

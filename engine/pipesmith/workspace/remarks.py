@@ -1,0 +1,40 @@
+"""What a build says once a clone, that a person may not expect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from pipesmith.executors.gpus import driver_gpus
+from pipesmith.executors.output import MIN_SECRET
+from pipesmith.pipeline.model import Stage
+from pipesmith.workspace.session import Session
+
+__all__ = ["remark"]
+
+
+def remark(session: Session, stages: Sequence[Stage], notice: Callable[..., None]) -> None:
+    """Say that a secret is too short to be masked, and that GPUs lie idle."""
+    short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
+    for name in sorted(short):
+        if _once(session, f"short-{name}"):
+            notice(
+                f"the value of `{name}` has under {MIN_SECRET} characters: it is not masked in logs",
+                level="warning",
+            )
+    if not any(stage.resources.gpus for stage in session.pipeline.stages.values()):
+        gpus = driver_gpus()
+        if gpus and _once(session, "idle-gpus"):
+            notice(
+                f"this machine has {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} and no stage asks for one",
+                help="a stage that wants one says so: `resources = { gpus = 1 }`",
+            )
+
+
+def _once(session: Session, name: str) -> bool:
+    """Return whether something is to be said for the first time in this clone."""
+    state, key = session.workspace.state, f"said-{session.workspace.root}-{name}"
+    if state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
+        return False
+    state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
+    return True
