@@ -275,3 +275,8 @@ class Pipeline:
     snapshot: Snapshot = field(default_factory=Snapshot)
     history: Mapping[str, str] = field(default_factory=dict)
     file: str = "pipeline.toml"
+
+    @property
+    def output_paths(self) -> frozenset[str]:
+        """The paths of all outputs of all stages."""
+        return frozenset(output.path for stage in self.stages.values() for output in stage.outputs.values())

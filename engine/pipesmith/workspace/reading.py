@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -26,21 +27,24 @@ def read(
     overrides: Mapping[str, str],
     environ: Mapping[str, str],
     state: StateDB,
+    file: str | None = None,
 ) -> Pipeline:
     """Return the checked pipeline of a workspace. Arguments and exceptions are those of `read_pipeline`.
 
-    What is remembered holds for the same text, variables and program, and as long as the files that were asked for
-    (params, requirements) are what they were. A fault is never remembered: its line is looked for anew.
+    file: what the text of a commit is called; that is remembered beside the work tree's. What is remembered holds for
+    the same text, variables and program, and as long as the files that were asked for (params, requirements) are what
+    they were. A fault is never remembered: its line is looked for anew.
     """
     name = os.path.basename(root)
-    key = f"pipeline:{root}"
+    own = f"pipeline:{root}"
+    key = own if file is None else f"{own} at a commit"
     what = (__version__, _program(), SHAPE, name, sorted(environ.items()), text)
     signature = _digest(marshal.dumps(what, 2))
     if not overrides:
-        for (value,) in state.query("SELECT value FROM parsed WHERE key = ?", (key,)):
+        for (value,) in state.query("SELECT value FROM parsed WHERE key IN (?, ?)", (key, own)):
             known = _remembered(value, signature, files)
             if known is not None:
-                return known
+                return known if file is None else replace(known, file=file)
     from pipesmith.pipeline.reader import read_pipeline
 
     asked: dict[str, bytes | None] = {}
@@ -50,7 +54,9 @@ def read(
         asked[path] = _digest(data) if data is not None else None
         return data
 
-    found = read_pipeline(text, files=noted, default_name=name, overrides=overrides, environ=environ)
+    found = read_pipeline(
+        text, files=noted, default_name=name, overrides=overrides, environ=environ, file=file or "pipeline.toml"
+    )
     frozen = freeze(found) if not overrides else None
     if frozen is not None:
         value = marshal.dumps((signature, asked, frozen), 2)

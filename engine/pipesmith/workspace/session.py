@@ -98,7 +98,7 @@ class Session:
     def fresh_tree(self) -> WorkTree:
         """Return a tree that looks at everything anew."""
         tree = WorkTree(self.workspace.repo, self.workspace.root, self.stat_cache)
-        tree.exclude(output_paths(self.pipeline))
+        tree.exclude(self.pipeline.output_paths)
         return tree
 
     def output_now(self, path: str) -> Digest | None:
@@ -158,11 +158,6 @@ class Session:
             metric_at=self.metric_at,
         )
         return Judgement(self.pipeline, self.tree, self.lockfile, question, outside)
-
-
-def output_paths(pipeline: Pipeline) -> frozenset[str]:
-    """Return the paths of all outputs of all stages."""
-    return frozenset(output.path for stage in pipeline.stages.values() for output in stage.outputs.values())
 
 
 def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
