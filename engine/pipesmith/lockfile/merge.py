@@ -1,36 +1,37 @@
-"""Two lockfiles into one, stage by stage: what disagrees is dropped, and so stale; pins that disagree are ours."""
+"""Two lockfiles into one, stage by stage: what disagrees is dropped, and so stale; pins that disagree are ours.
+
+An entry is taken whole or not at all: it is what one build saw and made, and stays true in any other lockfile. A text
+merge may take a fingerprint from one side and the outputs from the other, which no build ever saw.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from pipesmith.lockfile.model import Lockfile
+from pipesmith.errors import UserError
+from pipesmith.lockfile.emitter import render
+from pipesmith.lockfile.markers import first_marker, versions
+from pipesmith.lockfile.model import DatasetPin, EnvironmentPin, Lockfile, StageLock
 from pipesmith.lockfile.reader import parse
 
-__all__ = ["Merged", "merge", "resolve_markers"]
+__all__ = ["Merged", "merge", "merge_texts", "resolve_markers"]
 
-_SIDES = re.compile(
-    r"^<{7}(?: [^\n]*)?\n(?P<ours>.*?)"
-    r"(?:^\|{7}(?: [^\n]*)?\n(?P<base>.*?))?"
-    r"^={7}\n(?P<theirs>.*?)"
-    r"^>{7}(?: [^\n]*)?(?:\n|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
-_Entry = TypeVar("_Entry")
+_Entry = TypeVar("_Entry", StageLock, EnvironmentPin, DatasetPin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
-    """dropped: stages that both sides changed, each in its own way.
+    """dropped: stages that both sides changed, each in its own way. accepted: stages whose results the sides accepted
+    for different fingerprints: the entry stays, no `accepted` in it.
 
     pins: `environment.NAME` or `dataset.NAME` where the sides disagree, and ours was taken.
     """
 
     lockfile: Lockfile
     dropped: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
     pins: tuple[str, ...] = ()
 
 
@@ -41,27 +42,36 @@ def merge(ours: Lockfile, theirs: Lockfile, base: Lockfile | None = None) -> Mer
     alone has is taken.
     """
     old = base or Lockfile()
-    stages, dropped = _three(ours.stages, theirs.stages, old.stages)
-    environments, wild = _three(ours.environments, theirs.environments, old.environments)
-    datasets, lost = _three(ours.datasets, theirs.datasets, old.datasets)
+    stages, apart = _three("stages", ours.stages, theirs.stages, old.stages)
+    dropped, accepted = [], []
+    for name in apart:
+        entry = _without_accepted(ours.stages.get(name), theirs.stages.get(name), old.stages.get(name))
+        if entry is None:
+            dropped.append(name)
+        else:
+            stages[name] = entry
+            if entry.accepted is None:
+                accepted.append(name)
+    environments, wild = _three("environments", ours.environments, theirs.environments, old.environments)
+    datasets, lost = _three("datasets", ours.datasets, theirs.datasets, old.datasets)
     environments |= {name: ours.environments[name] for name in wild if name in ours.environments}
     datasets |= {name: ours.datasets[name] for name in lost if name in ours.datasets}
     pins = [*(f"dataset.{name}" for name in lost), *(f"environment.{name}" for name in wild)]
     lockfile = Lockfile(stages=stages, environments=environments, datasets=datasets)
-    return Merged(lockfile=lockfile, dropped=tuple(dropped), pins=tuple(pins))
+    return Merged(lockfile=lockfile, dropped=tuple(dropped), accepted=tuple(accepted), pins=tuple(pins))
 
 
 def _three(
-    ours: Mapping[str, _Entry], theirs: Mapping[str, _Entry], base: Mapping[str, _Entry]
+    kind: str, ours: Mapping[str, _Entry], theirs: Mapping[str, _Entry], base: Mapping[str, _Entry]
 ) -> tuple[dict[str, _Entry], list[str]]:
     """Return what can be told, and the names where the sides disagree."""
     agreed: dict[str, _Entry] = {}
     apart = []
     for name in sorted(ours.keys() | theirs.keys()):
         mine, other, old = ours.get(name), theirs.get(name), base.get(name)
-        if mine == other or other == old:
+        if _same(kind, mine, other) or _same(kind, other, old):
             chosen = mine
-        elif mine == old:
+        elif _same(kind, mine, old):
             chosen = other
         else:
             apart.append(name)
@@ -71,15 +81,59 @@ def _three(
     return agreed, apart
 
 
+def _same(kind: str, one: Any, other: Any) -> bool:
+    """Return whether two entries are written alike: a number that is none (`nan`) does not equal itself."""
+    if one is None or other is None or one == other:
+        return bool(one == other)
+    return render(Lockfile(**{kind: {"": one}})) == render(Lockfile(**{kind: {"": other}}))
+
+
+def _without_accepted(mine: StageLock | None, other: StageLock | None, old: StageLock | None) -> StageLock | None:
+    """Return the entry of a stage whose sides disagree in what is accepted and in nothing else, None for others."""
+    if mine is None or other is None:
+        return None
+    bare = replace(mine, accepted=None)
+    if not _same("stages", bare, replace(other, accepted=None)):
+        return None
+    known = old is not None and _same("stages", bare, replace(old, accepted=None))
+    before = old.accepted if old is not None and known else None
+    if other.accepted == before:
+        return mine
+    return other if mine.accepted == before else bare
+
+
+# -- texts --------------------------------------------------------------------------------------------------------
+
+
+def merge_texts(ours: str, theirs: str, base: str | None, *, file: str = "pipe.lock") -> Merged:
+    """Return the merge of three texts, any of which may have conflict markers that were committed.
+
+    base: None, or a text that is no lockfile, counts as none. Raises UserError where a side is no lockfile.
+    """
+    sides = [_read(text, f"{file} ({name})") for name, text in (("ours", ours), ("theirs", theirs))]
+    old = None
+    if base:
+        try:
+            old = _read(base, f"{file} (base)").lockfile
+        except UserError:
+            pass  # what differs is dropped then
+    merged = merge(sides[0].lockfile, sides[1].lockfile, old)
+    dropped = {name for side in sides for name in side.dropped} - merged.lockfile.stages.keys()
+    return replace(merged, dropped=tuple(sorted({*merged.dropped, *dropped})))
+
+
 def resolve_markers(text: str, *, file: str = "pipe.lock") -> Merged:
     """Return the lockfile of a text with git's conflict markers, in any of git's styles.
 
     Raises UserError where a side is no lockfile.
     """
-    ours, theirs = (parse(_side(text, side), file=file) for side in ("ours", "theirs"))
-    whole = all(match["base"] is not None for match in _SIDES.finditer(text))
-    return merge(ours, theirs, parse(_side(text, "base"), file=file) if whole else None)
+    found = versions(text)
+    if found is None:
+        raise UserError(f"{file}: its conflict markers don't match")
+    return merge_texts(found.ours, found.theirs, found.base, file=file)
 
 
-def _side(text: str, side: str) -> str:
-    return _SIDES.sub(lambda match: match[side] or "", text)
+def _read(text: str, file: str) -> Merged:
+    return (
+        resolve_markers(text, file=file) if first_marker(text) is not None else Merged(lockfile=parse(text, file=file))
+    )

@@ -10,6 +10,7 @@ from pipesmith.digest import ALGORITHMS, Digest
 from pipesmith.errors import ConfigError, Finding, UserError
 from pipesmith.lockfile.chunks import Memory, document_of
 from pipesmith.lockfile.escapes import ESCAPE, unescape_all
+from pipesmith.lockfile.markers import first_marker
 from pipesmith.lockfile.model import (
     LOCK_VERSION,
     Accepted,
@@ -22,15 +23,9 @@ from pipesmith.lockfile.model import (
     StageLock,
 )
 
-__all__ = ["Memory", "has_markers", "parse"]
+__all__ = ["Memory", "parse"]
 
-_MARKER = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
 _PLACE = re.compile(r"\(at line (\d+)")
-
-
-def has_markers(text: str) -> bool:
-    """Return whether a text has git's conflict markers."""
-    return "<<<<<<<" in text and _MARKER.search(text) is not None
 
 
 def parse(text: str, *, file: str = "pipe.lock", cache: Memory | None = None) -> Lockfile:
@@ -87,8 +82,8 @@ def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
         known = document_of(text, cache)
         if known is not None:
             return known
-    if has_markers(text):
-        line = text.count("\n", 0, text.index("<<<<<<<")) + 1
+    line = first_marker(text)
+    if line is not None:
         raise ConfigError(
             [Finding(file=file, line=line, text="has conflict markers", help="run `pipe lock resolve`, then build")]
         )

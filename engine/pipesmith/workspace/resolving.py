@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipesmith.errors import UserError
+from pipesmith.errors import PipeError, UserError
 from pipesmith.lockfile import io
-from pipesmith.lockfile.merge import Merged, merge, resolve_markers
-from pipesmith.lockfile.model import Lockfile
-from pipesmith.lockfile.reader import has_markers, parse
+from pipesmith.lockfile.markers import first_marker
+from pipesmith.lockfile.merge import Merged, merge_texts, resolve_markers
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -19,51 +18,62 @@ __all__ = ["Resolved", "resolve_lock"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """dropped: stages that the sides disagree on. pins: `environment.NAME` or `dataset.NAME` that are ours now.
+    """merged: what it came to, None where there was nothing to mend. unmerged: git waits for `git add`."""
 
-    conflict: whether there was anything to mend.
-    """
-
-    conflict: bool = True
-    dropped: tuple[str, ...] = ()
-    pins: tuple[str, ...] = ()
+    merged: Merged | None = None
+    unmerged: bool = False
 
 
 def resolve_lock(workspace: Workspace) -> Resolved:
-    """Mend the lockfile, where it has conflict markers. Raises UserError where a side can't be read.
+    """Mend the lockfile, where it has conflict markers or git could not merge it. Raises UserError where a side can't
+    be read. The index stays as it is.
 
     While git still has the three versions of a merge, those are merged: the text between the markers may be a mixture.
     """
     session = workspace.session()
-    text = session.lock_text or ""
-    if not has_markers(text):
+    data = session.read_file("pipe.lock") or b""
+    text = data.decode("utf-8", "surrogateescape")
+    base, ours, theirs = (_staged(workspace, stage) for stage in (1, 2, 3))
+    in_index = ours is not None and theirs is not None
+    marked = first_marker(text) is not None
+    if not marked and not (in_index and (text == ours or _is_broken(workspace))):
         _ = session.lockfile  # told where it is broken in another way
-        return Resolved(conflict=False)
-    merged = _from_index(workspace)
-    if merged is None:
+        return Resolved(unmerged=in_index)
+    merged: Merged | None = None
+    failed: PipeError | None = None
+    if ours is not None and theirs is not None:
+        try:
+            merged = merge_texts(ours, theirs, base)
+        except PipeError as error:
+            failed = error
+    if merged is None and marked:
         try:
             merged = resolve_markers(text)
-        except UserError as error:
-            raise UserError(
-                f"pipe.lock can't be mended: {error.text}",
-                "take one side with `git checkout --ours pipe.lock` or `--theirs`, then build",
-            ) from None
+        except PipeError as error:
+            failed = failed or error
+    if merged is None:
+        assert failed is not None
+        finding = failed.findings()[0]
+        where = f"{finding.file}: " if finding.file and finding.file != "pipe.lock" else ""
+        raise UserError(
+            f"pipe.lock can't be mended: {where}{failed.text.removeprefix('pipe.lock: ')}",
+            "take one side with `git checkout --ours pipe.lock` or `--theirs`, then build",
+        ) from None
     with workspace.guard():
         io.write(workspace.lock_path, merged.lockfile)
-    return Resolved(dropped=merged.dropped, pins=merged.pins)
+    return Resolved(merged=merged, unmerged=in_index)
 
 
-def _from_index(workspace: Workspace) -> Merged | None:
-    """Return the merge of the versions in git's index, None where it has no two sides that are lockfiles."""
-    base, ours, theirs = (_staged(workspace, stage) for stage in (1, 2, 3))
-    return merge(ours, theirs, base) if ours is not None and theirs is not None else None
-
-
-def _staged(workspace: Workspace, stage: int) -> Lockfile | None:
-    done = workspace.repo.process("cat-file", "blob", f":{stage}:./pipe.lock", cwd=workspace.root)
-    if done.returncode != 0:
-        return None
+def _is_broken(workspace: Workspace) -> bool:
     try:
-        return parse(done.stdout.decode("utf-8", "surrogateescape"))
-    except UserError:
-        return None
+        _ = workspace.session().lockfile
+    except PipeError:
+        return True
+    return False
+
+
+def _staged(workspace: Workspace, stage: int) -> str | None:
+    """Return a version of the lockfile that git keeps in the index while it is not merged. 1: base, 2: ours, 3:
+    theirs."""
+    done = workspace.repo.process("cat-file", "blob", f":{stage}:./pipe.lock", cwd=workspace.root)
+    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
