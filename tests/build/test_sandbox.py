@@ -379,3 +379,20 @@ def test_both_ways_give_the_same(repo, toml, sandbox) -> None:
     repo.pipe("build", env={"PIPE_SANDBOX": other})
     assert repo.read("pipe.lock") == first
     assert Path(repo.path / "d/x").read_text() == "1"
+
+
+def test_a_path_folder_that_is_written_by_way_of_the_workspace_need_not_lie_in_it(repo):
+    repo.write("../tools/say", "#!/bin/sh\necho said\n", executable=True)
+    repo.write("src/a.txt", "1\n")
+    repo.write(
+        "pipeline.toml",
+        """
+        [stage.a]
+        source = "src"
+        run = "say > o.txt && ls >> o.txt"
+        outputs = { o = "o.txt" }
+        """,
+    )
+    way = f"{repo.path}/../tools:{repo.path}/src/.."
+    repo.pipe("build", env={"PATH": f"{way}:{repo.env['PATH']}"})
+    assert repo.read("o.txt").split() == ["said", "o.txt", "src"]

@@ -7,13 +7,15 @@ import marshal
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 
 from pipesmith.build.context import BuildContext
 from pipesmith.digest import Digest
 from pipesmith.fingerprint.items import InputPart, input_parts
-from pipesmith.fingerprint.stat_cache import RACY_NS, stamp_of
+from pipesmith.fingerprint.stat_cache import has_ticked, stamp_of
+from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.pipeline.model import Stage
 from pipesmith.verdict.verdict import Seen
 
@@ -26,14 +28,30 @@ _REUSE_FACTOR = 10.0
 
 
 class Stamper:
-    """Stamps of whole folders, and the digests that were found under them. Thread-safe; stages that end together share
-    a walk."""
+    """Stamps of whole folders, the digests that were found under them, and looks at the tree that are newer than the
+    build's own. Thread-safe; stages that end together share a walk, and a look."""
 
     def __init__(self) -> None:
+        self._looked: WorkTree | None = None  # the newest look that later stages may share
+        self._look_lock = threading.Lock()
         self._recent: dict[str, tuple[float, float, bytes]] = {}  # path: (when the walk began, seconds it took, stamp)
         self._digests: dict[str, tuple[bytes, str | None]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+
+    @contextmanager
+    def look_after(self, newest_ns: int, fresh_tree: Callable[[], WorkTree]) -> Iterator[WorkTree]:
+        """Give a tree that was first looked at when the clock of the stamps had moved on from `newest_ns`.
+
+        One that nobody else can share has to be made as long as it has not."""
+        with self._look_lock:
+            if self._looked is None or not has_ticked(newest_ns, self._looked.started_ns):
+                looked = fresh_tree()
+                if not has_ticked(newest_ns, looked.started_ns):
+                    yield looked
+                    return
+                self._looked = looked
+            yield self._looked
 
     def digest_text(self, path: str, since: float | None, digest: Callable[[], Digest | None]) -> str | None:
         """Return the digest text of what lies at an absolute path, from a look begun after `since` (monotonic seconds).
@@ -147,9 +165,16 @@ class Evidence:
             same = same and tree.seen_stamp(name) == stamp
             hasher.update(marshal.dumps(stamp, 2))
         stamp_now = hasher.digest()
-        if (same and newest < tree.started_ns - RACY_NS) or stamp_now == self._verified:
+        if (same and has_ticked(newest, tree.started_ns)) or stamp_now == self._verified:
             return []
-        fresh = self._build.fresh_tree()
+        with self._stamper.look_after(newest, self._build.fresh_tree) as fresh:
+            changed = self._differences(fresh)
+        if not changed:
+            self._verified = stamp_now
+        return changed
+
+    def _differences(self, fresh: WorkTree) -> list[str]:
+        """Return which sources have other ids in a later look."""
         changed = [
             f"source `{path}`" for path in self._stage.source if fresh.source_id(path) != self._seen.source.get(path)
         ]
@@ -164,6 +189,4 @@ class Evidence:
             text = fresh.read(self._stage.notebook)
             if text is None or notebook_source_id(text) != self._seen.source.get(self._stage.notebook):
                 changed.append(f"notebook `{self._stage.notebook}`")
-        if not changed:
-            self._verified = stamp_now
         return changed

@@ -61,8 +61,9 @@ def _visible(build: BuildContext, stage: Stage) -> tuple[str, ...]:
 
 def _inside(root: str, paths: Iterable[str]) -> Iterable[str]:
     for path in paths:
-        if path and os.path.isabs(path) and path.startswith(root + os.sep) and os.path.isdir(path):
-            yield os.path.normpath(path)
+        clean = os.path.normpath(path) if path else ""
+        if clean.startswith(root + os.sep) and os.path.isdir(path):
+            yield clean
 
 
 def _whole(path: str) -> str:

@@ -21,7 +21,7 @@ from pipesmith.store.manifest import Entry, digest_of, link_digest
 from pipesmith.store.object_store import hash_file
 from pipesmith.store.state_db import StateDB
 
-__all__ = ["RACY_NS", "StatCache", "stamp_of"]
+__all__ = ["StatCache", "has_ticked", "stamp_of"]
 
 RACY_NS = 20_000_000
 COARSE_RACY_NS = 2_000_000_000
@@ -36,11 +36,10 @@ def stamp_of(info: os.stat_result) -> Stamp:
     return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_mode)
 
 
-def _has_ticked(stamp: Stamp, read_ns: int) -> bool:
-    """Return whether the clock of the stamps had moved on when a file was read. Some file systems count whole
-    seconds."""
-    tick = RACY_NS if stamp[3] % 1_000_000_000 else COARSE_RACY_NS
-    return read_ns - stamp[3] > tick
+def has_ticked(changed_ns: int, read_ns: int) -> bool:
+    """Return whether the clock of the stamps had moved on from a change when something was read. Some file systems
+    count whole seconds."""
+    return read_ns - changed_ns > (RACY_NS if changed_ns % 1_000_000_000 else COARSE_RACY_NS)
 
 
 def _loads(data: bytes) -> Any:
@@ -152,7 +151,7 @@ class StatCache:
         must show.
 
         The change time alone tells: it can't be set back, and a modification time may lie anywhere."""
-        return _has_ticked(stamp, read_ns) and device not in self._coarse_devices()
+        return has_ticked(stamp[3], read_ns) and device not in self._coarse_devices()
 
     def _coarse_devices(self) -> frozenset[int]:
         if self._memory_devices is None:
@@ -189,7 +188,7 @@ class StatCache:
         started = time.time_ns()
         entries = self._read_folders(folders, device)
         digest, _data = digest_of(entries, self.algorithm)
-        settled = all(_has_ticked(stamp, started) for folder in folders for _name, stamp in folder.files)
+        settled = all(has_ticked(stamp[3], started) for folder in folders for _name, stamp in folder.files)
         if settled and device not in self._coarse_devices():
             with self._guard:
                 self._new_folders[key] = (signature, marshal.dumps((digest.hex, digest.size, digest.nfiles), 2))
@@ -265,7 +264,7 @@ class StatCache:
         keep = {name: (stamp, hexes[name]) for name, stamp in folder.files if name in hexes}
         for (name, _stamp), (hex, seen) in zip(unknown, self._read_all(folder.path, unknown), strict=True):
             hexes[name] = hex
-            if _has_ticked(seen, started):
+            if has_ticked(seen[3], started):
                 keep[name] = (seen, hex)
         if device not in self._coarse_devices():
             whole = len(keep) == len(folder.files) and all(keep[name][0] == stamp for name, stamp in folder.files)

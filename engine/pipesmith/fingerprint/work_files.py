@@ -247,7 +247,7 @@ class WorkFiles:
     def seen_stamp(self, path: str) -> Stamp | None:
         """Return the stamp under which a file's id was found, None for what is no file or was not asked for."""
         owner, inner = self._owner(path)
-        found = owner._seen.get(inner)
+        found = owner._seen.get(inner) or owner._remembered.get(inner)
         return found[0] if found is not None else None
 
     def _known(self, path: str, stamp: Stamp, row: Listed) -> str | None:
