@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -33,3 +34,21 @@ def test_a_big_file_cut_short_while_it_is_read(tmp_path):
     _hex, size = hash_file(str(path), "blake3")
     cutter.join()
     assert size <= 1 << 30
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_an_error(tmp_path, monkeypatch) -> None:
+    """What the thread that reads ahead meets is raised where the hash was asked for, and the thread is gone."""
+    monkeypatch.setattr(hashing, "_THREADED_ABOVE_BYTES", 1)
+    (tmp_path / "a").write_bytes(bytes(3 << 20))
+    real, calls = os.readv, []
+
+    def readv(fd: int, buffers: list[bytearray]) -> int:
+        calls.append(fd)
+        if len(calls) > 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(hashing.os, "readv", readv)
+    with pytest.raises(OSError, match="Input/output error"):
+        hash_file(str(tmp_path / "a"), "blake3")
+    assert not [thread for thread in threading.enumerate() if thread.name == "read ahead"]

@@ -11,6 +11,7 @@ __all__ = ["hash_file", "read_small"]
 _CHUNK = 1 << 20
 _THREADED_ABOVE_BYTES = 64 << 20
 _THREADED_CHUNK = 4 << 20
+_BUFFERS = 2
 
 
 def hash_file(path: str, algorithm: str) -> tuple[str, int]:
@@ -23,15 +24,11 @@ def hash_file(path: str, algorithm: str) -> tuple[str, int]:
             hasher = new_hasher(algorithm)
             hasher.update(data)
             return hasher.hexdigest(), len(data)
+        if algorithm == "blake3" and info.st_size >= _THREADED_ABOVE_BYTES and (os.cpu_count() or 1) > 1:
+            return _hash_threaded(fd)
         hasher = new_hasher(algorithm)
-        chunk = _CHUNK
-        if algorithm == "blake3" and info.st_size >= _THREADED_ABOVE_BYTES and _has_cores():
-            from blake3 import blake3
-
-            # Read, never mapped: a mapped file that is cut short meanwhile ends the process with SIGBUS.
-            hasher, chunk = blake3(max_threads=blake3.AUTO), _THREADED_CHUNK
         read = 0
-        buffer = bytearray(chunk)
+        buffer = bytearray(_CHUNK)
         view = memoryview(buffer)
         while count := os.readv(fd, [buffer]):
             hasher.update(view[:count])
@@ -41,8 +38,44 @@ def hash_file(path: str, algorithm: str) -> tuple[str, int]:
         os.close(fd)
 
 
-def _has_cores() -> bool:
-    return (os.cpu_count() or 1) > 1
+def _hash_threaded(fd: int) -> tuple[str, int]:
+    """Hash with all cores what one more thread reads ahead. Returns hex hash and size. Raises OSError.
+
+    Read, never mapped: a mapped file that is cut short meanwhile ends the process with SIGBUS."""
+    from queue import SimpleQueue
+    from threading import Thread
+
+    from blake3 import blake3
+
+    free: SimpleQueue[bytearray | None] = SimpleQueue()
+    filled: SimpleQueue[tuple[bytearray, int | OSError]] = SimpleQueue()
+
+    def read_ahead() -> None:
+        while (buffer := free.get()) is not None:
+            try:
+                filled.put((buffer, os.readv(fd, [buffer])))
+            except OSError as error:
+                filled.put((buffer, error))
+
+    for _ in range(_BUFFERS):
+        free.put(bytearray(_THREADED_CHUNK))
+    reader = Thread(target=read_ahead, name="read ahead", daemon=True)
+    reader.start()
+    try:
+        hasher = blake3(max_threads=blake3.AUTO)
+        read = 0
+        while True:
+            buffer, got = filled.get()
+            if isinstance(got, OSError):
+                raise got
+            if not got:
+                return str(hasher.hexdigest()), read
+            hasher.update(memoryview(buffer)[:got])
+            read += got
+            free.put(buffer)
+    finally:
+        free.put(None)
+        reader.join()  # it reads from a descriptor that is closed next
 
 
 def read_small(fd: int, size: int) -> bytes:
