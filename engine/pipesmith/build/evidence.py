@@ -158,10 +158,12 @@ class Evidence:
             hasher.update(marshal.dumps(stamp_of(info), 2))
         for name in files:
             try:
-                stamp = stamp_of(os.lstat(os.path.join(self._build.root, name)))
+                info = os.lstat(os.path.join(self._build.root, name))
             except OSError:
                 same = False
                 continue
+            newest = max(newest, info.st_mtime_ns, info.st_ctime_ns)
+            stamp = stamp_of(info)
             same = same and tree.seen_stamp(name) == stamp
             hasher.update(marshal.dumps(stamp, 2))
         stamp_now = hasher.digest()
