@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from pipesmith.cli.output import Output, reason_text
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "show_states"]
 
 _COLORS = {"fresh": "green", "restorable": "cyan", "stale": "yellow", "pending": "yellow"}
 
@@ -52,13 +53,18 @@ def _range(arguments: argparse.Namespace, out: Output, workspace: Any) -> int:
 
 
 def _show(result: Any, out: Output) -> None:
-    width = max((len(stage.name) for stage in result.stages), default=0)
-    for stage in result.stages:
+    show_states(result.stages, out)
+    if not result.stages:
+        out.line("no stages")
+
+
+def show_states(stages: Sequence[Any], out: Output) -> None:
+    """Print a line for each stage, and what is behind its state."""
+    width = max((len(stage.name) for stage in stages), default=0)
+    for stage in stages:
         notes = f"  ({', '.join(stage.notes)})" if stage.notes else ""
         out.line(f"{out.style(f'{stage.state:10}', _COLORS[stage.state])} {stage.name:{width}}{notes}".rstrip())
         for reason in stage.why:
             out.line(f"             {reason_text(reason)}")
         for text in (*stage.problems, *stage.broken):
             out.line(f"             {text}")
-    if not result.stages:
-        out.line("no stages")

@@ -91,6 +91,7 @@ def _repository(folder: str) -> list[Check]:
         free = shutil.disk_usage(pipe).free
         found.append(Check("disk", free > 1 << 30, f"{free / 1e9:.1f} GB free"))
         found.append(_links(pipe))
+    found.append(_hooks(repo))
     try:
         workspace = Workspace.open(folder)
         pipeline = workspace.session().pipeline
@@ -103,6 +104,21 @@ def _repository(folder: str) -> list[Check]:
         more = f" (and {len(others)} more: `pipe status` tells all)" if others else ""
         found.append(Check("pipeline", False, f"{where}{first.text}{more}"))
     return found
+
+
+def _hooks(repo: Repository) -> Check:
+    from pipesmith.git.hook_scripts import program_of
+    from pipesmith.workspace.hooks import installed_hooks
+
+    hooks = installed_hooks(repo)
+    if not hooks:
+        return Check("hooks", True, "none installed; `pipe hooks install` has stale lockfiles refused at a push")
+    programs = (program_of(hook.path) for hook in hooks if not hook.by_itself)
+    gone = [program for program in programs if program is not None and not os.access(program, os.X_OK)]
+    if gone:
+        return Check("hooks", False, f"they start `{gone[0]}`, which is gone: run `pipe hooks install`")
+    folders = dict.fromkeys(os.path.dirname(hook.path) for hook in hooks)
+    return Check("hooks", True, f"{', '.join(hook.name for hook in hooks)} in {', '.join(folders)}")
 
 
 def _links(pipe: str) -> Check:

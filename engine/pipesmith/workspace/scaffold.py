@@ -79,13 +79,22 @@ __pycache__/
 
 _HOOKS = """# hooks
 
-Scripts of this repository's git hooks, versioned here. To use them: `git config core.hooksPath hooks`.
-`pre-push` refuses a push while a stage of the checked-out pipeline is not up to date.
+Scripts of this repository's git hooks, versioned here. Git runs none of them until you ask it to, once a clone:
+
+    git config core.hooksPath hooks
+
+`pre-push` refuses a push of a commit whose `pipe.lock` does not belong to its `pipeline.toml` and sources. It judges
+by git alone: it needs no data and checks nothing out. `git push --no-verify` passes it by. Without a `pipe` in
+`.venv` or on PATH it checks nothing, and says so.
 """
 
 _PRE_PUSH = """#!/bin/sh
-# Refuses a push while the pipeline is not up to date at HEAD.
-exec pipe status --rev HEAD --check
+# Refuses a push of a commit whose pipe.lock is stale: `git config core.hooksPath hooks` has git run this.
+# Git runs it at the top of the work tree, and tells on standard input what is pushed.
+for pipe in .venv/bin/pipe pipe; do
+    if command -v "$pipe" >/dev/null 2>&1; then exec "$pipe" hooks run pre-push "$@"; fi
+done
+echo "pre-push: no \\`pipe\\` in .venv or on PATH: nothing was checked" >&2
 """
 
 
