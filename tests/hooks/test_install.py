@@ -53,6 +53,23 @@ def test_install_and_uninstall_can_be_repeated(project: Repo) -> None:
     passed(push(project))
 
 
+def test_the_drivers_come_and_go(project: Repo) -> None:
+    """Install sets the merge and diff drivers of pipe.lock; an uninstall of all takes them out, one of some does not."""
+    config = project.git("config", "--local", "--list").stdout
+
+    def attribute() -> str:
+        return project.git("check-attr", "merge", "pipe.lock").stdout.split()[-1]
+
+    assert "drivers of pipe.lock (merge, diff): set" in project.pipe("hooks", "install", "--all").stdout
+    assert attribute() == "pipesmith"
+    assert project.pipe("hooks", "install", "--json").json()["drivers"] == ["merge", "diff"]
+    project.pipe("hooks", "uninstall", "post-merge")
+    assert attribute() == "pipesmith"
+    assert "drivers of pipe.lock: taken away" in project.pipe("hooks", "uninstall").stdout
+    assert attribute() == "unspecified"
+    assert project.git("config", "--local", "--list").stdout == config
+
+
 def test_which_hooks(project: Repo) -> None:
     """`pre-push` unless others are named; `--all` installs all four; uninstall takes those that are named."""
 

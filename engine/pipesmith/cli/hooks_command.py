@@ -133,13 +133,18 @@ def _install(arguments: argparse.Namespace, out: Output) -> int:
         out.json(done.as_json())
         return 0
     for hook in done.hooks:
-        if hook.by_itself:
+        if hook.by_itself and hook.name in names:
             out.line(f"{hook.name}: `{hook.path}` runs `pipe hooks run {hook.name}` by itself")
         elif hook.name in done.changed or hook.name in names:
             first = f"; `{hook.first}` runs first" if hook.first else ""
             out.line(f"{hook.name}: {'installed' if hook.name in done.changed else 'is'} in `{hook.path}`{first}")
     if done.led_from and done.changed:
         out.line(f"what is in `{done.led_from}` stays as it is: core.hooksPath of this clone leads past it, and back")
+    if done.drivers:
+        is_new = "set" if done.drivers_changed else "are as they should be"
+        out.line(f"drivers of pipe.lock ({', '.join(done.drivers)}): {is_new}")
+    else:
+        out.line("pipe.lock has attributes of somebody's own: its drivers were left alone")
     return 0
 
 
@@ -155,6 +160,8 @@ def _uninstall(arguments: argparse.Namespace, out: Output) -> int:
     for hook in done.hooks:
         if hook.by_itself:
             out.line(f"{hook.name}: `{hook.path}` runs `pipe hooks run {hook.name}`: that is yours to change")
-    if not done.changed:
+    if done.drivers_changed:
+        out.line("drivers of pipe.lock: taken away")
+    if not (done.changed or done.drivers_changed):
         out.line("no hooks of pipe's to take away")
     return 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 
+from pipesmith.git.hook_scripts import programs as this_pipe
 from pipesmith.git.repository import Repository
 
 __all__ = ["install_drivers", "installed_drivers", "uninstall_drivers"]
@@ -72,17 +72,7 @@ def _settings(programs: list[list[str]]) -> dict[str, str]:
 
 
 def _programs() -> list[list[str]]:
-    script = os.path.join(os.path.dirname(sys.executable), "pipe")
-    here = [script] if _is_ours(script) else [sys.executable, "-P", "-m", "pipesmith"]
-    return [here, ["pipe"]]
-
-
-def _is_ours(script: str) -> bool:
-    try:
-        with open(script, "rb") as file:
-            return b"pipesmith" in file.read(4096) and os.access(script, os.X_OK)
-    except OSError:
-        return False
+    return [this_pipe(), ["pipe"]]
 
 
 def _merge_command(programs: list[list[str]], *flags: str) -> str:

@@ -107,18 +107,23 @@ def _repository(folder: str) -> list[Check]:
 
 
 def _hooks(repo: Repository) -> Check:
+    from pipesmith.git.drivers import installed_drivers
     from pipesmith.git.hook_scripts import program_of
     from pipesmith.workspace.hooks import installed_hooks
 
+    drivers = installed_drivers(repo)
+    with_drivers = f"; drivers of pipe.lock: {', '.join(drivers)}" if drivers else ""
     hooks = installed_hooks(repo)
     if not hooks:
-        return Check("hooks", True, "none installed; `pipe hooks install` has stale lockfiles refused at a push")
+        return Check(
+            "hooks", True, f"none installed; `pipe hooks install` has stale lockfiles refused at a push{with_drivers}"
+        )
     programs = (program_of(hook.path) for hook in hooks if not hook.by_itself)
     gone = [program for program in programs if program is not None and not os.access(program, os.X_OK)]
     if gone:
         return Check("hooks", False, f"they start `{gone[0]}`, which is gone: run `pipe hooks install`")
     folders = dict.fromkeys(os.path.dirname(hook.path) for hook in hooks)
-    return Check("hooks", True, f"{', '.join(hook.name for hook in hooks)} in {', '.join(folders)}")
+    return Check("hooks", True, f"{', '.join(hook.name for hook in hooks)} in {', '.join(folders)}{with_drivers}")
 
 
 def _links(pipe: str) -> Check:

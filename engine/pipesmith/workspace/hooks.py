@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipesmith.git.drivers import install_drivers, installed_drivers, uninstall_drivers
 from pipesmith.git.hook_folder import HookFolder, HooksApart, hook_folder
 from pipesmith.git.hook_scripts import HOOKS
 from pipesmith.git.repository import Repository
@@ -31,22 +32,27 @@ class InstalledHook:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksDone:
     """hooks: all that are there now. changed: names of those that were installed, written anew or taken away.
-    led_from: the folder that core.hooksPath led to before it led to one of ours, None where it does not."""
+    led_from: the folder that core.hooksPath led to before it led to one of ours, None where it does not.
+    drivers: which of `merge` and `diff` git asks pipe for, of pipe.lock. drivers_changed: whether that was different.
+    """
 
     hooks: tuple[InstalledHook, ...]
     changed: tuple[str, ...]
     led_from: str | None = None
+    drivers: tuple[str, ...] = ()
+    drivers_changed: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
             "hooks": [hook.as_json() for hook in self.hooks],
             "changed": list(self.changed),
             "led_from": self.led_from,
+            "drivers": list(self.drivers),
         }
 
 
 def install_hooks(folder: str, names: Sequence[str]) -> HooksDone:
-    """Install hooks of the repository that holds `folder`; those that are there stay.
+    """Install hooks of the repository that holds `folder`, and the drivers of pipe.lock; those that are there stay.
 
     Raises UserError where git looks for hooks in what is no folder, EnvironmentFailure where that can't be written.
     """
@@ -61,11 +67,12 @@ def install_hooks(folder: str, names: Sequence[str]) -> HooksDone:
         changed = [name for name in wanted if filled and name not in before]
     else:
         changed = [name for name in wanted if place.put(name)]
-    return _done(folder, changed)
+    return _done(folder, changed, drivers_changed=bool(install_drivers(repo)))
 
 
 def uninstall_hooks(folder: str, names: Sequence[str] = HOOKS) -> HooksDone:
-    """Take hooks away, and put back what was there before; what is not pipe's stays as it is."""
+    """Take hooks away, with all of them the drivers of pipe.lock too, and put back what was there before; what is not
+    pipe's stays as it is."""
     repo = Repository.discover(folder)
     apart = HooksApart(repo)
     changed = []
@@ -81,7 +88,8 @@ def uninstall_hooks(folder: str, names: Sequence[str] = HOOKS) -> HooksDone:
         apart.end()  # somebody has led git elsewhere since
     for place in _places(repo):
         changed += [name for name in names if place.take(name) and name not in changed]
-    return _done(folder, changed)
+    gone = bool(uninstall_drivers(repo)) if set(names) == set(HOOKS) else False
+    return _done(folder, changed, drivers_changed=gone)
 
 
 def _places(repo: Repository) -> list[HookFolder]:
@@ -91,11 +99,17 @@ def _places(repo: Repository) -> list[HookFolder]:
     return [now] if os.path.realpath(now.path) == os.path.realpath(own) else [now, HookFolder(repo, own)]
 
 
-def _done(folder: str, changed: Sequence[str]) -> HooksDone:
+def _done(folder: str, changed: Sequence[str], *, drivers_changed: bool) -> HooksDone:
     repo = Repository.discover(folder)  # the configuration is another one now
     apart = HooksApart(repo)
     led_from = apart.behind().path if apart.in_use else None
-    return HooksDone(hooks=tuple(installed_hooks(repo)), changed=tuple(changed), led_from=led_from)
+    return HooksDone(
+        hooks=tuple(installed_hooks(repo)),
+        changed=tuple(changed),
+        led_from=led_from,
+        drivers=tuple(installed_drivers(repo)),
+        drivers_changed=drivers_changed,
+    )
 
 
 def installed_hooks(repo: Repository) -> list[InstalledHook]:
