@@ -10,6 +10,7 @@ COMMANDS = {
     "status": "the state of each stage, and why",
     "why": "why a stage would run, or why it ran",
     "accept": "say that what differs does not matter",
+    "what-if": "what a build would do, here or elsewhere, and for how long",
     "graph": "the stage graph",
     "runs": "recorded runs",
     "show": "one run",
@@ -34,7 +35,6 @@ COMMANDS = {
 LATER = (
     "wait",
     "cancel",
-    "what-if",
     "bisect",
     "watch",
     "plots",

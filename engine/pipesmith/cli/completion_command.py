@@ -10,7 +10,7 @@ from pipesmith.cli.output import Output
 
 __all__ = ["add_arguments", "run"]
 
-_STAGES = "build status why accept checkout shell"
+_STAGES = "build status why accept what-if checkout shell"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

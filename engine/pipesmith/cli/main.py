@@ -93,7 +93,7 @@ def _split(args: list[str]) -> tuple[_Globals, list[str]]:
 
 def command_parser(name: str) -> argparse.ArgumentParser:
     """Return the argument parser of one command."""
-    module = importlib.import_module(f"pipesmith.cli.{name}_command")
+    module = importlib.import_module(f"pipesmith.cli.{name.replace('-', '_')}_command")
     parser = _Parser(
         prog=f"pipe {name}",
         description=module.__doc__,
@@ -191,7 +191,7 @@ def _run(flags: _Globals, rest: list[str], out: Output, args: list[str]) -> int:
     name, *words = rest
     _known(name)
     _enter(flags.folder)
-    module = importlib.import_module(f"pipesmith.cli.{name}_command")
+    module = importlib.import_module(f"pipesmith.cli.{name.replace('-', '_')}_command")
     arguments = command_parser(name).parse_args(words)
     arguments.command_line = ["pipe", *sys.argv[1:]]
     arguments.args = args

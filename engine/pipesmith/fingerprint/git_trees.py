@@ -56,7 +56,7 @@ class TreeBuilder:
     def __init__(
         self, paths: Iterable[str], entry: Callable[[str], tuple[bytes, str] | None], object_format: str
     ) -> None:
-        self._entry = entry
+        self.entry = entry
         self._format = object_format
         self._files: dict[str, list[str]] = {}
         self._folders: dict[str, set[str]] = {"": set()}
@@ -103,7 +103,7 @@ class TreeBuilder:
                 if identity is not None:
                     rows.append(tree_row(below.rpartition("/")[2], b"40000", identity))
             for path in self._files.get(folder, ()):
-                entry = self._entry(path)
+                entry = self.entry(path)
                 if entry is not None:
                     rows.append(tree_row(path.rpartition("/")[2], *entry))
             self._ids[folder] = tree_id(rows, self._format)

@@ -7,6 +7,7 @@ Source: docs/formats/object-ids.md.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
@@ -61,6 +62,35 @@ class Revision:
         """Remember for later processes what was hashed."""
         self._blobs.flush()
 
+    # -- what git holds -------------------------------------------------------------------------------------------
+
+    def find(self, path: str, *, follow: bool = False) -> Place | None:
+        """Return what git holds at a path, None where it holds nothing. follow: links among its folders are
+        followed."""
+        return self._files.find(path, follow=follow)
+
+    def files(self) -> Iterator[tuple[str, Place]]:
+        """Yield the path of every file and link of the workspace, those of submodules included, and what lies there."""
+        root = self._files.find(".")
+        stack = [("", root)] if root is not None else []
+        while stack:
+            prefix, folder = stack.pop()
+            for name, place in self._files.children(folder):
+                if place.mode == "40000":
+                    stack.append((f"{prefix}{name}/", place))
+                else:
+                    yield prefix + name, place
+
+    def held_id(self, place: Place) -> str | None:
+        """Return git's id of a place, submodules counted as the trees that they are."""
+        return self._files.tree_id(place, self._nothing, None) if place.mode == "40000" else place.oid
+
+    def entries(self, folder: Place) -> list[Entry]:
+        """Return what git stores below a folder."""
+        entries: list[Entry] = []
+        self._collect(folder, "", entries)
+        return entries
+
     # -- sources --------------------------------------------------------------------------------------------------
 
     def source_id(self, path: str) -> str | None:
@@ -92,25 +122,20 @@ class Revision:
                 if len(known) == 1 and all(dep.git is None for dep in locked):
                     return Found(digest=locked[0].digest)
                 return Found(digest=None)
-            identity = self._held_id(place)
+            identity = self.held_id(place)
             digests = {dep.digest.text: dep.digest for dep in locked if dep.git == identity}
             if identity is not None and len(digests) == 1:
                 return Found(digest=next(iter(digests.values())), git=identity)
-            return Found(digest=self._content(place), git=identity)
+            return Found(digest=self.content(place), git=identity)
         except (EnvironmentFailure, UserError) as error:
             return Found(digest=None, problem=error.text)
 
-    def _held_id(self, place: Place) -> str | None:
-        return self._files.tree_id(place, self._nothing, None) if place.mode == "40000" else place.oid
-
-    def _content(self, place: Place) -> Digest:
+    def content(self, place: Place) -> Digest:
         """Return the digest of what git stores at a place."""
         if place.mode == "40000":
-            key = ("content", self._algorithm, self._held_id(place))
+            key = ("content", self._algorithm, self.held_id(place))
             if key not in self._memo:
-                entries: list[Entry] = []
-                self._collect(place, "", entries)
-                self._memo[key] = digest_of(entries, self._algorithm)[0]
+                self._memo[key] = digest_of(self.entries(place), self._algorithm)[0]
             return self._memo[key]  # type: ignore[no-any-return]
         if place.mode == "120000":
             return link_digest(os.fsdecode(place.reader.blob(place.oid)), self._algorithm)
@@ -137,7 +162,7 @@ class Revision:
         """Return git's id; of what git does not hold what the lockfile's entries agree on."""
         place = self._files.find(path)
         if place is not None:
-            return self._held_id(place)
+            return self.held_id(place)
         known = {identity for identity in self._hash_paths.get(path, ()) if ":" in identity}
         return known.pop() if len(known) == 1 else None
 
@@ -146,4 +171,4 @@ class Revision:
 
         A work tree's is by its own bytes: an output left to git should have no attributes that change line ends."""
         place = self._files.find(path)
-        return self._content(place) if place is not None else None
+        return self.content(place) if place is not None else None

@@ -36,8 +36,10 @@ class ObjectReader:
         return parts[1].decode(), data
 
     def tree_of(self, commit: str) -> str:
-        """Return the tree id of a commit. Raises EnvironmentFailure where the commit is missing."""
+        """Return the tree id of a commit; a tree stands for itself. Raises EnvironmentFailure where it is missing."""
         found = self.read(commit)
+        if found is not None and found[0] == "tree":
+            return commit
         if found is None or found[0] != "commit":
             raise EnvironmentFailure(f"commit {commit[:10]} is not in this repository", help="run `git fetch`")
         return found[1].split(b"\n", 1)[0].removeprefix(b"tree ").decode()

@@ -197,6 +197,17 @@ class Repository:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(known),
         }
 
+    def with_scratch(self, folder: str) -> Repository:
+        """Return this repository for a while in which new objects go to `folder`."""
+        return Repository(
+            self.top,
+            self.git_dir,
+            self.common_dir,
+            is_bare=self.is_bare,
+            object_format=self.object_format,
+            local=self._env | self.scratch_objects(folder),
+        )
+
 
 def _verb(args: Sequence[str]) -> str:
     """Return the git command of arguments that may begin with `-c KEY=VALUE`."""

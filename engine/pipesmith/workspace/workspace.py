@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipesmith.pipeline.model import Stage
     from pipesmith.workspace.results import BuildResult, StatusResult
     from pipesmith.workspace.session import Session
+    from pipesmith.workspace.what_if import WhatIf
 
 __all__ = ["LOCK_NAME", "PIPELINE_NAME", "Workspace"]
 
@@ -122,6 +123,16 @@ class Workspace:
         from pipesmith.workspace.status import status
 
         return status(self, tuple(stages), rev=rev, **options)
+
+    def what_if(self, stages: Sequence[str] = (), params: Mapping[str, Any] | None = None, **options: Any) -> WhatIf:
+        """Return what a build of stages (all targets without names) would do, and for how long.
+
+        params: as for `build`. options: rev, merge and jobs, as `pipesmith.workspace.what_if.what_if` has them.
+        """
+        from pipesmith.workspace.what_if import what_if
+
+        overrides = {key: _override_text(value) for key, value in (params or {}).items()}
+        return what_if(self, tuple(stages), overrides=overrides, **options)
 
     def runs(self, n: int | None = None, **filters: Any) -> list[RunRecord]:
         """Return recorded runs, newest first. filters: those of `RunStore.list`."""
