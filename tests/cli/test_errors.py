@@ -17,6 +17,7 @@ CALLS: dict[str, list[str]] = {
     "status": ["status"],
     "why": ["why", "a"],
     "accept": ["accept", "a", "--reason", "x"],
+    "what-if": ["what-if"],
     "graph": ["graph"],
     "runs": ["runs"],
     "show": ["show"],

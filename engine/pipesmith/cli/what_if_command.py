@@ -14,10 +14,25 @@ from pipesmith.errors import UserError
 
 __all__ = ["add_arguments", "run"]
 
+_MORE = """
+Without a flag it judges the work tree as it is. With `--rev` and `--merge` what git holds counts as it is committed
+there, changes that are not committed do not; what git does not hold (data and outputs that it ignores, untracked
+files) stays as it lies here, as a checkout leaves it. `pipe.lock` is merged stage by stage. The flags go together.
+Known results count as they do for a build. What a stage after one that runs will do can't be known for certain: it
+would run, unless what is before it makes the same again; with `--json` its `sure` is false.
+
+`--json`: `stages` (in order) with `name`, `would` (`fresh`, `restored` or `run`), `why`, `seconds` (by the history: of
+that very action where it is known, else of the stage's last run; null without any, 0 where nothing runs), `sure`,
+`fingerprint`, `notes`, `broken` (expectations that the known result does not meet); `seconds` from start to end with
+`jobs` stages at once, those in `unknown` not counted; `revision` and `merged`, the commits that were asked about;
+`conflicts`, the files that git can't merge without you: then nothing else is told, and the exit code is 1.
+Merging needs git 2.38.
+"""
 _COLORS = {"fresh": "green", "restored": "cyan", "run": "yellow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _MORE
     add = parser.add_argument
     add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: the targets of pipeline.toml")
     add("--rev", metavar="REV", help="as if that commit were checked out here")

@@ -40,7 +40,8 @@ def untracked_under(repo: Repository, tree: str, root: str) -> list[str] | None:
     commit) would not ignore. None where the rules there are those of the work tree: ask git's listing then.
 
     repo: must read the tree's objects."""
-    changed = repo.run("diff", "--no-ext-diff", "--name-only", "-z", tree, "--", ":(top,glob)**/.gitignore")
+    quiet = ("-c", "diff.autoRefreshIndex=false")  # else git writes the index
+    changed = repo.run(*quiet, "diff", "--no-ext-diff", "--name-only", "-z", tree, "--", ":(top,glob)**/.gitignore")
     if not changed:
         return None
     listed = os.fsdecode(repo.run("ls-files", "-z", "-o", cwd=root)).split("\0")

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from hashlib import blake2b
 
 from pipesmith.errors import EnvironmentFailure, UserError
-from pipesmith.git.ignore import ignored, tracked
+from pipesmith.git.ignore import ignored
 from pipesmith.workspace.session import Session
 
-__all__ = ["ignore_outputs"]
+__all__ = ["ignore_outputs", "refuse_tracked"]
 
 _SPECIAL = str.maketrans({char: f"\\{char}" for char in "*?[]!#\\ "})
 
@@ -29,20 +30,7 @@ def ignore_outputs(session: Session) -> list[str]:
     key = _key(session, cached)
     if workspace.state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
         return []
-    held = tracked(workspace.repo, workspace.root, cached)
-    if held:
-        path = sorted(held)[0]
-        where = next(
-            f"stage.{stage.base}.outputs.{out.name}"
-            for stage in pipeline.stages.values()
-            for out in stage.outputs.values()
-            if out.path == path
-        )
-        recursive = "-r " if os.path.isdir(os.path.join(workspace.root, path)) else ""
-        raise UserError(
-            f"git tracks `{path}`, a cached output ({where})",
-            f"run `git rm --cached {recursive}{path}`, or set `cache = false` to leave it to git",
-        )
+    refuse_tracked(session, session.tracked(cached))
     missing = [path for path in cached if path not in ignored(workspace.repo, workspace.root, cached)]
     lines = [f"/{path.translate(_SPECIAL)}" for path in missing]
     if lines:
@@ -50,6 +38,24 @@ def ignore_outputs(session: Session) -> list[str]:
         key = _key(session, cached)
     workspace.state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
     return lines
+
+
+def refuse_tracked(session: Session, held: Collection[str]) -> None:
+    """Raise UserError if git tracks cached outputs. held: the paths of those that it does."""
+    if not held:
+        return
+    path = sorted(held)[0]
+    where = next(
+        f"stage.{stage.base}.outputs.{out.name}"
+        for stage in session.pipeline.stages.values()
+        for out in stage.outputs.values()
+        if out.path == path
+    )
+    recursive = "-r " if os.path.isdir(os.path.join(session.workspace.root, path)) else ""
+    raise UserError(
+        f"git tracks `{path}`, a cached output ({where})",
+        f"run `git rm --cached {recursive}{path}`, or set `cache = false` to leave it to git",
+    )
 
 
 def _append(path: str, lines: list[str]) -> None:

@@ -20,7 +20,7 @@ from pipesmith.workspace.session import Session, select_stages
 if TYPE_CHECKING:
     from pipesmith.pipeline.model import Pipeline
 
-__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result"]
+__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result", "refuse"]
 
 Notice = Callable[[str], None]
 
@@ -83,7 +83,7 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     judgement = session.judgement(building=True, lenient=options.allow_missing, restore=options.restore)
     forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
-    _refuse(session, verdicts)
+    refuse(session, verdicts)
     return Plan(session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts)
 
 
@@ -107,7 +107,7 @@ def _pin(session: Session, stages: Sequence[Stage], notice: Notice) -> None:
     session.pins.pin_datasets([name for name in data if name])
 
 
-def _refuse(session: Session, verdicts: Mapping[str, Verdict]) -> None:
+def refuse(session: Session, verdicts: Mapping[str, Verdict]) -> None:
     """Raise ConfigError for what can't be run at all: a missing source or input, seen before anything runs."""
     findings = [
         Finding(file=session.pipeline.file, line=session.line(key), key=key, text=text, help=help)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.model import Pipeline
 from pipesmith.pipeline.reader import read_pipeline
 from pipesmith.workspace.revisions import lockfile_at
-from pipesmith.workspace.session import Session, output_paths
+from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -104,11 +104,14 @@ class ProposedSession(Session):
     def _checked_out(self, at: Revision, stat_cache: StatCache) -> CheckedOut:
         return CheckedOut(self.workspace.repo, self.workspace.root, stat_cache, at, self._untracked)
 
+    def tracked(self, paths: Collection[str]) -> set[str]:
+        return {path for path in paths if self._at.find(path) is not None}
+
     def fresh_tree(self) -> CheckedOut:
         algorithm = self.pipeline.cache.hash
         at = Revision(self._reader, self._tree_id, self.workspace.prefix, algorithm, self.workspace.state)
         tree = self._checked_out(at, self.stat_cache)
-        tree.exclude(output_paths(self.pipeline))
+        tree.exclude(self.pipeline.output_paths)
         return tree
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,12 @@ class Session:
         tree = WorkTree(self.workspace.repo, self.workspace.root, self.stat_cache)
         tree.exclude(self.pipeline.output_paths)
         return tree
+
+    def tracked(self, paths: Collection[str]) -> set[str]:
+        """Return those of the workspace's paths that git tracks, or that hold a tracked file."""
+        from pipesmith.git.ignore import tracked
+
+        return tracked(self.workspace.repo, self.workspace.root, paths)
 
     def output_now(self, path: str) -> Digest | None:
         """Return the digest of what lies at a workspace path at this moment."""

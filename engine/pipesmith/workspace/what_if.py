@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.errors import ConfigError, Finding, StageError
+from pipesmith.errors import StageError
 from pipesmith.history.timings import last_seconds, makespan
 from pipesmith.pipeline.graph import edges, upstream
 from pipesmith.pipeline.graph import order as topological
@@ -15,6 +15,8 @@ from pipesmith.pipeline.model import Stage
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import Result
 from pipesmith.verdict.what_if import Forecast, Would, forecast
+from pipesmith.workspace.ignores import refuse_tracked
+from pipesmith.workspace.plan import refuse
 from pipesmith.workspace.preflight import preflight
 from pipesmith.workspace.session import Session, select_stages
 
@@ -121,6 +123,8 @@ def _told(
     order = tuple(name for name in topological(pipeline) if name in wanted)
     stages = [pipeline.stages[name] for name in order]
     preflight(session, stages)
+    cached = [out.path for stage in pipeline.stages.values() for out in stage.outputs.values() if out.cache]
+    refuse_tracked(session, session.tracked(cached))
     unpinned = _pin_what_is_here(session, stages)
     judgement = session.judgement(building=True)
     told = forecast(
@@ -214,14 +218,9 @@ def _is_here(session: Session, name: str) -> bool:
 
 
 def _refuse(session: Session, told: Mapping[str, Forecast]) -> None:
-    """Raise what a build would end with before it runs anything: a missing source or input; a frozen stage without
-    outputs."""
-    findings: dict[str, Finding] = {}
-    for each in told.values():
-        for key, text, help in each.verdict.problems:
-            if "frozen" in each.verdict.notes:
-                raise StageError(text, help)
-            finding = Finding(file=session.pipeline.file, line=session.line(key), key=key, text=text, help=help)
-            findings[finding.render()] = finding
-    if findings:
-        raise ConfigError(list(findings.values()))
+    """Raise what a build would end with: a missing source or input; a frozen stage whose outputs can't be had."""
+    verdicts = {name: each.verdict for name, each in told.items()}
+    refuse(session, verdicts)
+    for verdict in verdicts.values():
+        for _key, text, help in verdict.problems:
+            raise StageError(text, help)
