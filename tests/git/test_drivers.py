@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Repo
 
-from pipesmith.git import drivers
+from pipesmith.git import drivers, hook_scripts
 from pipesmith.git.drivers import install_drivers, installed_drivers, uninstall_drivers
 from pipesmith.git.repository import Repository
 
@@ -206,7 +206,7 @@ def test_a_program_with_an_odd_path(workspace: Repo, tmp_path: Path, monkeypatch
 
 def test_a_module_where_no_script_was_installed(workspace: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the workspace named like one of Python's is not imported."""
-    monkeypatch.setattr(drivers, "_is_ours", lambda script: False)
+    monkeypatch.setattr(hook_scripts, "_is_pipe", lambda command: False)
     install_drivers(opened(workspace))
     fork(workspace)
     for name in ("argparse.py", "pipesmith.py", "tomllib.py"):

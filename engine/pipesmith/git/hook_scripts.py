@@ -43,9 +43,11 @@ told() { if [ -n "$lines" ]; then printf '%s\\n' "$lines"; fi; }
 def programs() -> list[str]:
     """Return the words that start this very pipe, its program by an absolute path."""
     command = os.path.join(os.path.dirname(sys.executable), "pipe")
-    if os.access(command, os.X_OK) and b"pipesmith" in _text(command)[:4096]:
-        return [command]
-    return [sys.executable, "-P", "-m", "pipesmith"]
+    return [command] if _is_pipe(command) else [sys.executable, "-P", "-m", "pipesmith"]
+
+
+def _is_pipe(command: str) -> bool:
+    return os.access(command, os.X_OK) and b"pipesmith" in _text(command)[:4096]
 
 
 def script(name: str, program: Sequence[str] = (), *, theirs: str | None = None, as_itself: bool = False) -> str:
