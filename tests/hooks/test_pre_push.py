@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -337,3 +338,84 @@ def test_python_s_own_folder_is_not_on_the_path(gated: Repo) -> None:
     gated.write("json.py", "raise SystemExit(3)\n")
     gated.commit()
     passed(push(gated, env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}))
+
+
+# -- what is remembered of a push -----------------------------------------------------------------------------------
+
+
+def test_what_passed_passes_again(gated: Repo) -> None:
+    """A commit that passed is not judged anew, and one with the same content neither; one that was refused is refused
+    again, and passes as soon as it may."""
+    passed(push(gated))
+    passed(push(gated, "origin", "main:again"))
+    gated.git("commit", "-q", "--allow-empty", "-m", "the same tree")
+    passed(push(gated))
+    make_stale(gated)
+    refused(push(gated))
+    refused(push(gated))
+    gated.pipe("build")
+    gated.commit("built")
+    passed(push(gated))
+
+
+def test_expectations_against_other_revisions_are_asked_each_time(gated: Repo) -> None:
+    """`expect … vs main`: the same commit passes or not as main moves on."""
+    toml = """
+        [params]
+        auc = 0.8
+        [stage.a]
+        run = "echo '{{\\"auc\\": {params.auc}}}' > {outputs.o}"
+        metrics = ["o"]
+        outputs = { o = "o.json" }
+        [stage.a.expect]
+        "o:auc" = { vs = "main", drop = 0.05 }
+        """
+    gated.write("pipeline.toml", toml)
+    gated.pipe("build")
+    gated.commit("0.8")
+    gated.git("branch", "topic")
+    passed(push(gated, "origin", "topic"))
+    gated.write("pipeline.toml", toml.replace("0.8", "0.9"))
+    gated.pipe("build")
+    gated.commit("0.9")
+    refused(push(gated, "origin", "topic:x"), "at `main` it is 0.9: a drop")
+    assert "breaks what its pipeline expects" in push(gated, "origin", "topic:x").stderr
+
+
+def test_replaced_objects_do_not_deceive_it(gated: Repo) -> None:
+    """`git replace` changes what is seen here, not what is pushed."""
+    good = gated.git("rev-parse", "HEAD").stdout.strip()
+    bad = make_stale(gated)
+    gated.git("replace", bad, good)
+    refused(push(gated), bad[:10])
+
+
+def test_a_clone_without_a_database(gated: Repo) -> None:
+    """state.db may be deleted or broken at any time; a push does not begin one."""
+    passed(push(gated))
+    for path in gated.pipe_dir.glob("state.db*"):
+        path.unlink()
+    passed(push(gated, "origin", "main:one"))
+    make_stale(gated)
+    refused(push(gated, "origin", "main:two"))
+    assert not (gated.pipe_dir / "state.db").exists()
+    (gated.pipe_dir / "state.db").write_bytes(b"no database" * 1000)
+    refused(push(gated, "origin", "main:two"))
+
+
+def test_sha256(make_repo: Callable[[str], Repo]) -> None:
+    """A repository with SHA-256 ids."""
+    repo = make_repo("long")
+    shutil.rmtree(repo.path / ".git")
+    repo.git("init", "-q", "-b", "main", "--object-format=sha256")
+    repo.git("init", "-q", "--bare", "--object-format=sha256", "../long.git")
+    repo.git("remote", "add", "origin", "../long.git")
+    repo.write("pipeline.toml", PIPELINE)
+    repo.write("src/a.txt", "1\n")
+    repo.pipe("build")
+    repo.commit("built")
+    repo.pipe("hooks", "install")
+    passed(push(repo, "origin", "main", "main:gone"))
+    make_stale(repo)
+    refused(push(repo))
+    passed(push(repo, "origin", ":gone"))

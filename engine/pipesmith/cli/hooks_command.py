@@ -58,10 +58,11 @@ def _check(names: Sequence[str]) -> None:
 
 
 def _pre_push(out: Output) -> int:
-    from pipesmith.workspace.gate import judge_push, tips_of_push
+    from pipesmith.workspace.gate import judge_push
+    from pipesmith.workspace.pushed import tips_of_push
 
     lines = "" if sys.stdin is None or sys.stdin.isatty() else os.fsdecode(sys.stdin.buffer.read())
-    judged = judge_push(".", tips_of_push(lines, os.environ))
+    judged = judge_push(".", tips_of_push(lines, os.environ), anew=out.json_mode)
     refused = [each for each in judged if not each.passes]
     if out.json_mode:
         out.json({"refused": bool(refused), "judged": [each.as_json() for each in judged]})

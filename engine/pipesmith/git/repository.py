@@ -97,6 +97,18 @@ class Repository:
         local = {"GIT_DIR": git_dir, "GIT_WORK_TREE": git_dir}  # its core.worktree may lead nowhere
         return Repository(git_dir, git_dir, git_dir, is_bare=True, object_format=object_format, local=local)
 
+    def without_replacements(self) -> Repository:
+        """Return the same repository with its objects as they are, whatever `git replace` puts in their places."""
+        local = self._env | {"GIT_NO_REPLACE_OBJECTS": "1"}
+        return Repository(
+            self.top,
+            self.git_dir,
+            self.common_dir,
+            is_bare=self.is_bare,
+            object_format=self.object_format,
+            local=local,
+        )
+
     @property
     def empty_id(self) -> str:
         """The zero id of this repository's object format."""

@@ -1,47 +1,54 @@
-"""`hooks run pre-push`: whether the lockfiles of what is pushed belong to their pipelines, by git's objects alone."""
+"""`hooks run pre-push`: whether the lockfiles of what is pushed belong to their pipelines, by git's objects alone.
+
+What makes a commit pass is its tree, so one that passed is remembered by that, and passes again. That is so for the
+same program, and where nothing else was asked: no other revision (`expect … vs`), no submodule.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from pipesmith.errors import PipeError, UserError
+from pipesmith import __version__
+from pipesmith.errors import PipeError
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
-from pipesmith.workspace.at_commit import state_of, verdicts_at
-from pipesmith.workspace.workspace import Workspace
+from pipesmith.store.state_db import StateDB
+from pipesmith.workspace.pushed import Folders, Tip, commits_of, repository_of_hook
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pipesmith.pipeline.model import Pipeline
     from pipesmith.workspace.results import StageState
 
-__all__ = ["Judged", "Tip", "judge_push", "tips_of_push"]
-
-_RUNS = "refs/pipe/runs/"
+__all__ = ["Judged", "judge_push"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tip:
-    """One thing that is pushed. ref: what it will be called there. object: its id."""
-
-    ref: str
-    object: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """One workspace at one commit that is pushed. refs: what the commit will be called there. folder: relative to the
     top, `.` for the top. error: why it can't be judged."""
 
-    commit: str
-    refs: tuple[str, ...]
-    folder: str
-    stages: tuple[StageState, ...] = ()
-    error: PipeError | None = None
+    __slots__ = ("commit", "error", "folder", "refs", "stages")
+
+    def __init__(
+        self,
+        commit: str,
+        refs: Sequence[str],
+        folder: str,
+        stages: tuple[StageState, ...] = (),
+        error: PipeError | None = None,
+    ) -> None:
+        self.commit = commit
+        self.refs = tuple(refs)
+        self.folder = folder
+        self.stages = stages
+        self.error = error
 
     @property
     def lock(self) -> str:
+        """The lockfile's path in the repository."""
         return "pipe.lock" if self.folder == "." else f"{self.folder}/pipe.lock"
 
     @property
@@ -59,92 +66,81 @@ class Judged:
         }
 
 
-def tips_of_push(lines: str, environ: Mapping[str, str]) -> list[Tip]:
-    """Return what is pushed, by what git tells its hook on standard input, else by what pre-commit tells in variables.
-
-    lines: `LOCAL-REF LOCAL-ID REMOTE-REF REMOTE-ID` each. Raises UserError for anything else.
-    Source: githooks(5); pre-commit's `commands/run.py`, which tells of one ref a push, and of a first push without ids.
-    """
-    found = []
-    for line in lines.splitlines():
-        parts = line.rsplit(" ", 3)  # a local ref may be `HEAD@{2 days ago}`
-        if len(parts) != 4 or not parts[1]:
-            raise UserError(
-                f"`{line}` is no line of git's: LOCAL-REF LOCAL-ID REMOTE-REF REMOTE-ID",
-                "`pipe hooks install` installs a hook that is given such lines",
-            )
-        found.append(Tip(ref=parts[2], object=parts[1]))
-    told = environ.get("PRE_COMMIT_TO_REF") or environ.get("PRE_COMMIT_LOCAL_BRANCH")
-    if not lines.strip() and told and environ.get("PRE_COMMIT", "1"):
-        found.append(Tip(ref=environ.get("PRE_COMMIT_REMOTE_BRANCH", told), object=told))
-    return found
-
-
-def judge_push(folder: str, tips: Sequence[Tip]) -> list[Judged]:
+def judge_push(folder: str, tips: Sequence[Tip], *, anew: bool = False) -> list[Judged]:
     """Return a judgement of each pushed commit, once, in each folder of it that holds a pipeline.toml and a pipe.lock.
 
-    folder: in the repository. Deletions, runs of pipe's history, and tags of what is no commit have none.
+    folder: in the repository. Commits that are known to pass are left out, unless all are to be judged `anew`.
+    Raises UserError outside of a repository, EnvironmentFailure where objects of a tip are missing.
     """
-    repo = _repository(os.path.realpath(folder))
-    reader = ObjectReader(repo)
+    if not tips:
+        return []
+    repo = repository_of_hook(os.path.realpath(folder))
+    gate = _Gate(repo)
     try:
-        commits: dict[str, list[str]] = {}
-        for tip in tips:
-            if not tip.object.strip("0") or tip.ref.startswith(_RUNS):
-                continue
-            commit = _peeled(reader, repo, tip.object)
-            if commit is not None and tip.ref not in commits.setdefault(commit, []):
-                commits[commit].append(tip.ref)
         return [
-            _judged(repo, reader, commit, tuple(refs), where)
-            for commit, refs in commits.items()
-            for where in _workspaces(reader, commit)
+            judged
+            for commit, refs in commits_of(gate.reader, tips).items()
+            for judged in gate.judge(commit, refs, anew=anew)
         ]
     finally:
-        reader.close()
+        gate.close()
 
 
-def _repository(folder: str) -> Repository:
-    """Return the repository that a hook runs for: by its variables where it runs outside of the work tree."""
-    try:
-        return Repository.discover(folder)
-    except UserError:
-        place = os.environ.get("GIT_WORK_TREE") or os.environ.get("GIT_DIR")
-        if place is None:
-            raise
-        return Repository.discover(os.path.realpath(place))
+class _Gate:
+    def __init__(self, repo: Repository) -> None:
+        self.reader = ObjectReader(repo)
+        self._repo = repo
+        self._state = _state_of(repo)
+        self._folders = Folders(self.reader, self._state)
+        self._sign = _program()
+
+    def judge(self, commit: str, refs: Sequence[str], *, anew: bool) -> list[Judged]:
+        key = f"passed:{self.reader.tree_of(commit)}"
+        if not anew and (self._sign,) in self._state.query("SELECT value FROM gitmap WHERE key = ?", (key,)):
+            return []
+        folders, has_submodules = self._folders.of(self.reader.tree_of(commit))
+        found, alone = [], not has_submodules
+        for where in folders:
+            judged, pipeline = self._look(commit, refs, where)
+            found.append(judged)
+            if pipeline is not None:
+                alone = alone and not any(e.vs for stage in pipeline.stages.values() for e in stage.expect)
+        if alone and all(judged.passes for judged in found):
+            self._state.write([("INSERT OR REPLACE INTO gitmap VALUES (?, ?)", (key, self._sign))])
+        self._folders.flush()
+        return found
+
+    def _look(self, commit: str, refs: Sequence[str], where: str) -> tuple[Judged, Pipeline | None]:
+        from pipesmith.workspace.at_commit import state_of, verdicts_at
+        from pipesmith.workspace.workspace import Workspace
+
+        workspace = Workspace(self._repo, self._repo.top if where == "." else os.path.join(self._repo.top, where))
+        workspace.state = self._state
+        try:
+            pipeline, verdicts = verdicts_at(workspace, commit, self.reader)
+        except PipeError as error:
+            return Judged(commit, refs, where, error=error), None
+        return Judged(commit, refs, where, tuple(map(state_of, verdicts.values()))), pipeline
+
+    def close(self) -> None:
+        self.reader.close()
 
 
-def _peeled(reader: ObjectReader, repo: Repository, name: str) -> str | None:
-    """Return the commit that an object is or a tag leads to, None where that is another thing."""
-    if len(name) != len(repo.empty_id) or name.strip("0123456789abcdef"):
-        name = repo.resolve(name)
-    while True:
-        found = reader.read(name)
-        if found is None or found[0] == "commit":
-            return name if found is not None else None
-        if found[0] != "tag":
-            return None
-        name = found[1].split(b"\n", 1)[0].removeprefix(b"object ").decode()
+def _state_of(repo: Repository) -> StateDB:
+    """Return the clone's state database. Where nothing was ever built, none is made for a push."""
+    path = os.path.join(repo.common_dir, "pipe", "state.db")
+    return StateDB(path if os.path.exists(path) else os.devnull + "/none")
 
 
-def _workspaces(reader: ObjectReader, commit: str) -> list[str]:
-    """Return the folders of a commit that hold both files, the top as `.`; submodules are their own repositories'."""
-    found = []
-    waiting = [("", reader.tree_of(commit))]
-    while waiting:
-        prefix, tree = waiting.pop()
-        entries = reader.tree(tree)
-        if "pipeline.toml" in entries and "pipe.lock" in entries:
-            found.append(prefix.rstrip("/") or ".")
-        waiting += [(f"{prefix}{name}/", oid) for name, (mode, oid) in entries.items() if mode == "40000"]
-    return sorted(found)
+def _program() -> bytes:
+    """Return what changes when the code that judges does: a version may stand for many states of a developer's."""
+    from hashlib import blake2b
 
-
-def _judged(repo: Repository, reader: ObjectReader, commit: str, refs: tuple[str, ...], where: str) -> Judged:
-    workspace = Workspace(repo, repo.top if where == "." else os.path.join(repo.top, where))
-    try:
-        _pipeline, verdicts = verdicts_at(workspace, commit, reader)
-    except PipeError as error:
-        return Judged(commit=commit, refs=refs, folder=where, error=error)
-    return Judged(commit=commit, refs=refs, folder=where, stages=tuple(map(state_of, verdicts.values())))
+    top = os.path.dirname(os.path.dirname(__file__))
+    found = [__version__]
+    for room in sorted(entry.path for entry in os.scandir(top) if entry.is_dir()):
+        for entry in os.scandir(room):
+            if entry.name.endswith(".py"):
+                info = entry.stat()
+                found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
+    return blake2b("\0".join(sorted(found)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
