@@ -45,13 +45,14 @@ def merge(ours: Lockfile, theirs: Lockfile, base: Lockfile | None = None) -> Mer
     stages, apart = _three("stages", ours.stages, theirs.stages, old.stages)
     dropped, accepted = [], []
     for name in apart:
-        entry = _without_accepted(ours.stages.get(name), theirs.stages.get(name), old.stages.get(name))
+        entry = _but_for_accepted(ours.stages.get(name), theirs.stages.get(name), old.stages.get(name))
         if entry is None:
             dropped.append(name)
         else:
             stages[name] = entry
             if entry.accepted is None:
                 accepted.append(name)
+    stages = {name: _with_git_ids(entry, theirs.stages.get(name)) for name, entry in stages.items()}
     environments, wild = _three("environments", ours.environments, theirs.environments, old.environments)
     datasets, lost = _three("datasets", ours.datasets, theirs.datasets, old.datasets)
     environments |= {name: ours.environments[name] for name in wild if name in ours.environments}
@@ -82,13 +83,31 @@ def _three(
 
 
 def _same(kind: str, one: Any, other: Any) -> bool:
-    """Return whether two entries are written alike: a number that is none (`nan`) does not equal itself."""
+    """Return whether two entries say the same. By what is written: a number that is none (`nan`) does not equal
+    itself."""
     if one is None or other is None or one == other:
         return bool(one == other)
-    return render(Lockfile(**{kind: {"": one}})) == render(Lockfile(**{kind: {"": other}}))
+    texts = (render(Lockfile(**{kind: {"": _without_git_ids(each)}})) for each in (one, other))
+    return next(texts) == next(texts)
 
 
-def _without_accepted(mine: StageLock | None, other: StageLock | None, old: StageLock | None) -> StageLock | None:
+def _without_git_ids(entry: _Entry) -> _Entry:
+    """Return an entry without git's ids of inputs: they are there if git held the input already when it was built."""
+    if not isinstance(entry, StageLock):
+        return entry
+    return replace(entry, deps=tuple(replace(dep, git=None) for dep in entry.deps))
+
+
+def _with_git_ids(entry: StageLock, other: StageLock | None) -> StageLock:
+    """Return an entry with git's ids of inputs that the other side alone knows."""
+    known = {(dep.name, dep.path, dep.digest): dep.git for dep in other.deps} if other is not None else {}
+    found = [known.get((dep.name, dep.path, dep.digest)) if dep.git is None else dep.git for dep in entry.deps]
+    if not any(found):
+        return entry
+    return replace(entry, deps=tuple(replace(dep, git=git) for dep, git in zip(entry.deps, found, strict=True)))
+
+
+def _but_for_accepted(mine: StageLock | None, other: StageLock | None, old: StageLock | None) -> StageLock | None:
     """Return the entry of a stage whose sides disagree in what is accepted and in nothing else, None for others."""
     if mine is None or other is None:
         return None

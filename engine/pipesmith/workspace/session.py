@@ -78,6 +78,11 @@ class Session:
         try:
             return data.decode()
         except UnicodeDecodeError:
+            from pipesmith.lockfile.markers import first_marker
+
+            text = data.decode("utf-8", "surrogateescape")
+            if first_marker(text) is not None:
+                return text  # a marker may name a branch in any encoding
             raise UserError(
                 "pipe.lock is not UTF-8", "restore it with `git checkout pipe.lock`, or remove it"
             ) from None
