@@ -379,22 +379,40 @@ def test_criss_cross(workspace: Repo, driver: bool, taken: str) -> None:
         assert (done.stdout + done.stderr).count("dropped a") == 1
 
 
+def many(repo: Repo, **branches: dict[str, str]) -> None:
+    """Branches of one commit, each with some stages changed; on `main`, with the drivers set."""
+    set_drivers(repo)
+    rest = {name: "1" for name in "abcdefg"}
+    repo.write("pipeline.toml", "")
+    repo.write("pipe.lock", lock(**rest))
+    repo.commit()
+    for branch, change in branches.items():
+        repo.git("checkout", "-q", "-b", branch, "main")
+        repo.write("pipe.lock", lock(**{**rest, **change}))
+        repo.commit(branch)
+    repo.git("checkout", "-q", "main")
+
+
 def test_octopus(workspace: Repo) -> None:
-    """Git's octopus strategy asks no driver: as text, what is apart merges; else git refuses, and nothing is changed."""
-    set_drivers(workspace)
-    rest = {f"m{number}": "1" for number in range(9)}
-    workspace.write("pipe.lock", lock(a="1", **rest, z="1"))
-    workspace.commit()
-    for branch, change in (("x", {"a": "2"}), ("y", {"m4": "2"}), ("z", {"z": "2"}), ("w", {"m5": "2"})):
-        workspace.git("checkout", "-q", "-b", branch, "main")
-        workspace.write("pipe.lock", lock(**{"a": "1", **rest, "z": "1", **change}))
-        workspace.commit(branch)
-    workspace.git("checkout", "-q", "main")
+    """Git's octopus strategy asks no driver: as text, what is apart merges."""
+    many(workspace, x={"a": "2"}, y={"c": "2", "h": "2"}, z={"f": "2"})
     workspace.git("merge", "-q", "--no-edit", "x", "y", "z")
-    assert workspace.read("pipe.lock") == lock(**{"a": "2", **rest, "z": "2", "m4": "2"})
-    before = workspace.git("rev-parse", "HEAD").stdout
-    assert workspace.git("merge", "-q", "--no-edit", "w", check=False).returncode == 0, "one by one the driver is asked"
-    workspace.git("reset", "-q", "--hard", before.strip())
+    assert workspace.read("pipe.lock") == lock(a="2", b="1", c="2", d="1", e="1", f="2", g="1", h="2")
+
+
+def test_octopus_in_conflict(workspace: Repo) -> None:
+    """Git allows the last one to conflict, and leaves markers: mended as always. One by one, the driver is asked."""
+    many(workspace, x={"a": "2"}, y={"c": "2"}, z={"c": "3", "f": "3"})
+    done = workspace.git("merge", "-q", "--no-edit", "x", "y", "z", check=False)
+    assert done.returncode == 1
+    assert "<<<<<<<" in workspace.read("pipe.lock")
+    assert "dropped c" in workspace.pipe("lock", "resolve").stdout
+    expected = lock(a="2", b="1", d="1", e="1", f="3", g="1")
+    assert workspace.read("pipe.lock") == expected
+    workspace.git("reset", "-q", "--hard")
+    for branch in "xyz":
+        workspace.git("merge", "-q", "--no-edit", branch)
+    assert workspace.read("pipe.lock") == expected
 
 
 def test_removed_on_one_side_is_git_s_own_conflict(workspace: Repo) -> None:

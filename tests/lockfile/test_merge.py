@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipesmith.digest import Digest
@@ -176,6 +176,7 @@ def bare(lockfile: Lockfile) -> str:
     return re.sub(r', git = "[^"]*"(?= \}|, at|, of)', "", render(lockfile))
 
 
+@settings(max_examples=30)
 @given(LOCKFILES, LOCKFILES)
 def test_what_both_sides_did_is_done(one: Lockfile, base: Lockfile) -> None:
     result = merge(one, one, base)
@@ -183,6 +184,7 @@ def test_what_both_sides_did_is_done(one: Lockfile, base: Lockfile) -> None:
     assert result.dropped == result.pins == result.accepted == ()
 
 
+@settings(max_examples=30)
 @given(LOCKFILES, LOCKFILES)
 def test_what_one_side_did_is_done(one: Lockfile, base: Lockfile) -> None:
     assert render(merge(one, base, base).lockfile) == render(one)
