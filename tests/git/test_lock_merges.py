@@ -382,7 +382,7 @@ def test_criss_cross(workspace: Repo, driver: bool, taken: str) -> None:
 def many(repo: Repo, **branches: dict[str, str]) -> None:
     """Branches of one commit, each with some stages changed; on `main`, with the drivers set."""
     set_drivers(repo)
-    rest = {name: "1" for name in "abcdefg"}
+    rest = dict.fromkeys("abcdefg", "1")
     repo.write("pipeline.toml", "")
     repo.write("pipe.lock", lock(**rest))
     repo.commit()
