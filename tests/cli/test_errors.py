@@ -26,6 +26,8 @@ CALLS: dict[str, list[str]] = {
     "metrics": ["metrics"],
     "checkout": ["checkout"],
     "cat": ["cat", "abcdef"],
+    "push": ["push", "--runs"],
+    "fetch": ["fetch", "--runs"],
     "verify": ["verify"],
     "gc": ["gc"],
     "data": ["data", "ls"],
@@ -72,7 +74,7 @@ def test_without_a_pipeline(repo: Repo, name: str) -> None:
     assert "no pipeline.toml from" in said and "`pipe init`" in said
 
 
-@pytest.mark.parametrize("name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "lock"}))
+@pytest.mark.parametrize("name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock"}))
 def test_with_a_broken_pipeline(repo: Repo, name: str) -> None:
     """All faults of pipeline.toml are told at once, with file and line."""
     repo.write("pipeline.toml", '[stage.a]\nrun = 1\noutputs = { o = "o" }\ncolour = "red"\n')
@@ -154,7 +156,7 @@ WRONG = [
     (["logs", "latest", "gone"], "no log of stage `gone`", "`pipe show"),
     (["diff", "gone"], "neither a run nor a revision", "`pipe runs`"),
     (["diff"], "needs A", "`pipe diff --help`"),
-    (["metrics", "gone"], "`gone` is not a revision", "git log"),
+    (["metrics", "gone"], "`gone` is neither a run nor a revision", "git log"),
     (["checkout", "gone"], "no stage `gone`", "`pipe status`"),
     (["checkout", "--run", "gone"], "no run `gone`", "`pipe runs`"),
     (["cat", "12"], "too short", "four digits"),

@@ -227,6 +227,41 @@ def test_recorded_runs_of_the_last_days_stay(built) -> None:  # type: ignore[no-
     assert not has(built, old)
 
 
+def test_runs_that_are_not_recent_are_forgotten(built) -> None:  # type: ignore[no-untyped-def]
+    """Ref, row and logs; git can collect what only their snapshots held. They rest in the trash, and come back from it."""
+    built.write("only-in-a-snapshot", "x\n")
+    build(built, "second")
+    runs = [each["id"] for each in built.pipe("runs", "--json").json()["runs"]]
+    blob = built.git("rev-parse", f"refs/pipe/runs/{runs[0]}:only-in-a-snapshot").stdout.strip()
+    assert collect(built, "--keep-days", "1", forget_runs=False)["runs"] == 0
+    assert collect(built, "--dry-run")["runs"] == len(runs) == 2
+    assert [each["id"] for each in built.pipe("runs", "--json").json()["runs"]] == runs
+    assert collect(built)["runs"] == 2
+    assert built.pipe("runs", "--json").json()["runs"] == []
+    assert built.git("for-each-ref", "refs/pipe").stdout == ""
+    assert list((built.pipe_dir / "logs").iterdir()) == []
+    note = (built.pipe_dir / "trash" / f"run-{runs[0]}").read_text().split()
+    built.git("update-ref", note[1], note[0])
+    assert [each["id"] for each in built.pipe("runs", "--json").json()["runs"]] == runs[:1]
+    collect(built)
+    for path in (built.pipe_dir / "trash").iterdir():
+        os.utime(path, (time.time() - 8 * DAY,) * 2)
+    collect(built)
+    assert list((built.pipe_dir / "trash").iterdir()) == []
+    (built.path / "only-in-a-snapshot").unlink()
+    built.git("gc", "-q", "--prune=now")
+    assert built.git("cat-file", "-e", blob, check=False).returncode != 0
+
+
+def test_keeping_small_forgets_no_run(built) -> None:  # type: ignore[no-untyped-def]
+    """`--auto` is about the size of the cache: history stays."""
+    built.write("pipeline.toml", PIPELINE + '    [cache]\n    max-size = "1K"\n')
+    build(built, "x")
+    before = len(built.pipe("runs", "--json").json()["runs"])
+    built.pipe("gc", "--auto", "--keep-days", "0")
+    assert len(built.pipe("runs", "--json").json()["runs"]) == before == 2
+
+
 def test_what_was_put_away_stays_for_its_days(built) -> None:  # type: ignore[no-untyped-def]
     built.write("out/a.txt", "by hand\n")
     built.pipe("build")
@@ -426,6 +461,9 @@ class Runs:
 
     def all(self) -> list[RunRecord]:
         return [self.record]
+
+    def prune(self, keep_days: float, *, dry_run: bool, trash: str) -> list[str]:
+        return []
 
 
 HERE = socket.gethostname()

@@ -241,7 +241,8 @@ class StageJob:
         build, stage = self._build, self._stage
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
-        live = LiveLog(outcome.log or "")
+        secrets_given = tuple(os.environ[name] for name in stage.pass_env if os.environ.get(name))
+        live = LiveLog(outcome.log or "", secrets_given)
         kept = keep.mounts(tmpdir)
         try:
             context_file = write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files)
@@ -268,7 +269,7 @@ class StageJob:
                 sandboxed=stage.sandbox,
                 timeout_s=stage.timeout_s,
                 grace_s=build.choices.grace_s,
-                secrets=tuple(os.environ[name] for name in stage.pass_env if os.environ.get(name)),
+                secrets=secrets_given,
                 cpus=stage.resources.cpus,
                 memory_bytes=stage.resources.memory_bytes,
                 gpus=self._gpus,

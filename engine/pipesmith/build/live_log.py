@@ -6,19 +6,27 @@ A sandboxed stage sees no `.git`, so it writes to a folder outside the workspace
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 
+from pipesmith.executors.output import usable_secrets
 from pipesmith.history.logged import files_of, lines_of
 
 __all__ = ["LiveLog"]
 
+_MASK = b"***"
+
 
 class LiveLog:
-    """What one stage logs, over all its attempts. log, files: where it writes, outside the workspace."""
+    """What one stage logs, over all its attempts. log, files: where it writes, outside the workspace. secrets: values
+    that are masked in what stays."""
 
-    def __init__(self, log_path: str) -> None:
+    def __init__(self, log_path: str, secrets: Sequence[str] = ()) -> None:
+        self._secret = _pattern(secrets)
         self._lines, self._files = lines_of(log_path), files_of(log_path)
         self._folder = tempfile.mkdtemp(prefix="pipe-log-")
         self.log = os.path.join(self._folder, "log.jsonl")
@@ -38,9 +46,40 @@ class LiveLog:
 
     def close(self) -> None:
         """Put what was logged where it stays. Nothing stays of a stage that logged nothing."""
+        if self._secret is not None:
+            self._mask(self._secret)
         for live, kept in ((self.log, self._lines), (self.files, self._files)):
             if os.path.islink(kept):
                 os.unlink(kept)
             if os.path.lexists(live):
                 shutil.move(live, kept)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _mask(self, secret: re.Pattern[bytes]) -> None:
+        """Mask secrets in lines and tables, and in the names of files; images are what the stage drew."""
+        paths = [self.log]
+        for name in os.listdir(self.files) if os.path.isdir(self.files) else ():
+            masked = os.fsdecode(secret.sub(_MASK, os.fsencode(name)))
+            os.rename(os.path.join(self.files, name), os.path.join(self.files, masked))
+            if masked.endswith(".json"):
+                paths.append(os.path.join(self.files, masked))
+        for path in paths:
+            if not os.path.isfile(path) or os.path.islink(path):
+                continue
+            with open(path, "rb") as file:
+                data = file.read()
+            if (masked_data := secret.sub(_MASK, data)) != data:
+                with open(path, "wb") as file:
+                    file.write(masked_data)
+
+
+def _pattern(secrets: Sequence[str]) -> re.Pattern[bytes] | None:
+    """Return what finds secrets, as they are and as JSON writes them."""
+    forms = set()
+    for secret in usable_secrets(secrets):
+        forms.add(secret)
+        text = secret.decode("utf-8", "surrogateescape")
+        for ascii in (True, False):
+            forms.add(json.dumps(text, ensure_ascii=ascii)[1:-1].encode("utf-8", "surrogateescape"))
+    listed = sorted(forms, key=lambda form: (-len(form), form))
+    return re.compile(b"|".join(map(re.escape, listed))) if listed else None

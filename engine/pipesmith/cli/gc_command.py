@@ -1,4 +1,5 @@
-"""Drop what neither a branch, tag, worktree or stash, nor a recent run needs. It rests in trash/ for a week."""
+"""Drop what neither a branch, tag, worktree or stash, nor a recent run needs, and runs that are not recent. It rests in
+trash/ for a week."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="N",
-        help="what runs of the last N days made is kept; default 30",
+        help="runs of the last N days are kept, and what they made; default 30",
     )
     add("--kept", type=float, default=30.0, metavar="N", help="what was put away is kept for N days; default 30")
 
@@ -57,6 +58,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     else:
         verb = "would drop" if arguments.dry_run else "dropped"
         out.line(f"{verb} {report.objects} objects, {size_text(report.bytes)}; {size_text(report.left_bytes)} stay")
+        if report.runs:
+            out.line(f"{'would forget' if arguments.dry_run else 'forgot'} {report.runs} runs")
         for text in report.notes:
             out.line(text)
     return 0

@@ -27,11 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.history.logged import follow_logged, read_logged
     from pipesmith.history.logs import follow, log_path
+    from pipesmith.history.shared_logs import bring_logs
     from pipesmith.workspace import Workspace
 
     workspace = Workspace.open(".")
     store = workspace.run_store
     record = store.get(arguments.run)
+    bring_logs(workspace.repo, store.logs, record.id)
 
     def done() -> bool:
         return not arguments.follow or store.get(record.id).status != "running"

@@ -1,4 +1,4 @@
-"""The numbers of the lockfile: here, or at revisions, side by side."""
+"""The numbers of the lockfile here, at revisions, or of runs, side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("revs", metavar="REV", nargs="*", help="revisions; default: the work tree's lockfile")
+    parser.add_argument("revs", metavar="REV", nargs="*", help="revisions or runs; default: the work tree's lockfile")
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:

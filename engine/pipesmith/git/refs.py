@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
 
-__all__ = ["commit_message", "delete_refs", "list_refs", "update_ref"]
+__all__ = ["commit_message", "delete_refs", "list_refs", "set_refs", "update_ref"]
 
 
 def list_refs(repo: Repository, prefix: str) -> dict[str, str]:
@@ -20,6 +20,15 @@ def list_refs(repo: Repository, prefix: str) -> dict[str, str]:
 def update_ref(repo: Repository, name: str, new: str, old: str | None = None) -> None:
     """Set a ref; where `old` is given, only if it is that still. Raises EnvironmentFailure."""
     repo.run("update-ref", name, new, *([old] if old is not None else []))
+
+
+def set_refs(repo: Repository, refs: Mapping[str, tuple[str, str]]) -> None:
+    """Set refs, all or none. refs: name to (new id, the id that it has now: the zero id where it is not there).
+
+    Raises EnvironmentFailure where one has another id by now, or can't be written."""
+    lines = "".join(f"update {name} {new} {old}\n" for name, (new, old) in refs.items())
+    if lines:
+        repo.run("update-ref", "--stdin", input=lines.encode("utf-8", "surrogateescape"))
 
 
 def delete_refs(repo: Repository, names: Iterable[str]) -> None:

@@ -18,11 +18,13 @@ from pipesmith.git.snapshot import commit_tree
 from pipesmith.history.liveness import is_alive
 from pipesmith.history.record import RunRecord, message_of, record_of
 from pipesmith.history.run_id import is_run_id
+from pipesmith.store.modes import make_folders, share
 from pipesmith.store.state_db import StateDB
 
-__all__ = ["LATEST", "PREFIX", "RunStore"]
+__all__ = ["LATEST", "LOGS", "PREFIX", "RunStore"]
 
 PREFIX = "refs/pipe/runs/"
+LOGS = "refs/pipe/logs/"  # of runs that were shared
 LATEST = ("latest", "last", "@")
 _DAY_S = 86400.0
 
@@ -126,25 +128,64 @@ class RunStore:
             raise UserError(f"no run `{name}`", "`pipe runs` lists them")
         return found
 
+    def commits(self) -> dict[str, str]:
+        """Return id to commit of the runs that git holds."""
+        found = ((ref.removeprefix(PREFIX), commit) for ref, commit in list_refs(self._repo, PREFIX).items())
+        return {name: commit for name, commit in found if is_run_id(name)}
+
+    def end_cut_off(self) -> None:
+        """Write into the records of runs that were cut off here that they were: elsewhere nobody could tell.
+
+        Raises EnvironmentFailure where the repository can't be written."""
+        for record in list(self.all()):
+            if record.status == "cancelled" and record.end is None and record.snapshot is not None:
+                self.write(record, record.snapshot)
+
     def remove(self, name: str) -> None:
         """Forget a run: its ref, its row, its logs. Raises EnvironmentFailure where the repository can't be written."""
         self._remove((name,))
 
-    def prune(self, keep_days: float, *, now: float | None = None) -> tuple[str, ...]:
-        """Forget the runs that ended more than so many days ago, and return their ids. One that goes on stays."""
+    def prune(
+        self, keep_days: float, *, now: float | None = None, dry_run: bool = False, trash: str | None = None
+    ) -> tuple[str, ...]:
+        """Forget the runs that ended more than so many days ago, and return their ids. One that goes on stays.
+
+        trash: a folder that takes their logs, and a note of each one's commit."""
         before = (time.time() if now is None else now) - keep_days * _DAY_S
         ended = (each for each in self.all() if each.status != "running")
-        old = tuple(each.id for each in ended if (each.end or each.time) < before)
-        self._remove(old)
+        old = tuple(each.id for each in ended if max(each.time, each.end or 0.0) < before)
+        if not dry_run:
+            self._remove(old, trash)
         return old
 
-    def _remove(self, names: Sequence[str]) -> None:
-        listed = list_refs(self._repo, PREFIX)
-        delete_refs(self._repo, [f"{PREFIX}{name}" for name in names if f"{PREFIX}{name}" in listed])
+    def _remove(self, names: Sequence[str], trash: str | None = None) -> None:
+        if not names:
+            return
+        listed = list_refs(self._repo, PREFIX) | list_refs(self._repo, LOGS)
+        refs = [f"{prefix}{name}" for name in names for prefix in (PREFIX, LOGS)]
+        if trash is not None:
+            make_folders(trash)
+            for name in names:
+                if commit := listed.get(f"{PREFIX}{name}"):
+                    _put_away(trash, self.logs, name, f"{commit} {PREFIX}{name}\n")
+        delete_refs(self._repo, [ref for ref in refs if ref in listed])
         self._state.write_many("DELETE FROM runs WHERE id = ?", [(name,) for name in names])
         for name in names:
             if is_run_id(name):
                 shutil.rmtree(os.path.join(self.logs, name), ignore_errors=True)
+
+
+def _put_away(trash: str, logs: str, name: str, text: str) -> None:
+    """Let what is left of a run rest: `git update-ref` brings it back as long as git has its commit."""
+    note = os.path.join(trash, f"run-{name}")
+    with open(note, "w", encoding="ascii") as file:
+        file.write(text)
+    share(note)
+    try:
+        os.rename(os.path.join(logs, name), os.path.join(trash, f"logs-{name}"))
+        os.utime(os.path.join(trash, f"logs-{name}"))
+    except OSError:
+        pass  # it has none
 
 
 class _Reading:
@@ -152,11 +193,7 @@ class _Reading:
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
-        self._refs = {
-            name: commit
-            for ref, commit in list_refs(store._repo, PREFIX).items()
-            if is_run_id(name := ref.removeprefix(PREFIX))
-        }
+        self._refs = store.commits()
         indexed = {str(row[0]) for row in store._state.query("SELECT id FROM runs")}
         self.names = sorted(self._refs.keys() | indexed, reverse=True)
         self._reader: ObjectReader | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -40,13 +40,15 @@ class Runs(Protocol):
 
     def all(self) -> Iterable[RunRecord]: ...
 
+    def prune(self, keep_days: float, *, dry_run: bool, trash: str) -> Sequence[str]: ...
+
 
 @dataclass(slots=True, kw_only=True)
 class Report:
     """What was dropped, or would be. objects, bytes: to the trash. left_bytes: what stays in the cache.
 
     records: known results dropped with their objects. kept: entries of what was put away whose days are over.
-    emptied, emptied_bytes: what left the trash for good.
+    emptied, emptied_bytes: what left the trash for good. runs: recorded runs that were forgotten, with their logs.
     """
 
     objects: int = 0
@@ -56,6 +58,7 @@ class Report:
     kept: int = 0
     emptied: int = 0
     emptied_bytes: int = 0
+    runs: int = 0
     dry_run: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -136,6 +139,8 @@ def collect(
                 state.write_many("DELETE FROM objects WHERE hex = ?", [(each.hex,) for each in plan])
             if max_size_bytes is not None and report.left_bytes > max_size_bytes:
                 report.notes.append(_too_big(found, gone, roots, report.left_bytes - max_size_bytes))
+        if not only_over_size:
+            report.runs = len(runs.prune(keep_days, dry_run=dry_run, trash=os.path.join(pipe_dir, "trash")))
         report.emptied, report.emptied_bytes = trash.empty(os.path.join(pipe_dir, "trash"), dry_run=dry_run)
         if not dry_run:
             remove_leftovers(pipe_dir, young, live=alone is None)

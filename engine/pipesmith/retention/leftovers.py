@@ -10,7 +10,7 @@ from pipesmith.store.disk import UNFINISHED
 
 __all__ = ["remove_leftovers"]
 
-_OURS = ("stage-", "object-", "index-", "probe-")
+_OURS = ("stage-", "object-", "index-", "probe-", "logs-")
 _SHELL_S = 7 * 86_400.0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import time
 
 from pipesmith.store.disk import names
@@ -22,6 +24,13 @@ def empty(folder: str, *, dry_run: bool, now: float | None = None) -> tuple[int,
         try:
             info = os.lstat(path)
             if info.st_mtime >= limit:
+                continue
+            if stat.S_ISDIR(info.st_mode):  # logs of a run
+                inside = [os.path.join(where, each) for where, _folders, files in os.walk(path) for each in files]
+                inner_size = sum(os.lstat(each).st_size for each in inside)
+                if not dry_run:
+                    shutil.rmtree(path)
+                count, size = count + len(inside), size + inner_size
                 continue
             if not dry_run:
                 os.unlink(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipesmith.errors import UserError
 from pipesmith.history.record import RunRecord
 from pipesmith.lockfile.model import Lockfile
-from pipesmith.workspace.revisions import lockfile_at
+from pipesmith.workspace.revisions import lockfile_at, run_named
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -62,19 +62,10 @@ def _facts(workspace: Workspace, name: str) -> _Facts:
     lockfile = lockfile_at(workspace, name)
     if lockfile is not None:
         return _of_lockfile(lockfile)
-    try:
-        workspace.repo.resolve(name)
-    except UserError:
-        pass
-    else:
+    run = run_named(workspace, name)
+    if run is None:
         raise UserError(f"there is no pipe.lock at `{name}`", "commit it after a build")
-    try:
-        return _of_run(workspace.run_store.get(name))
-    except UserError as error:
-        if error.text.startswith("no run"):
-            text = f"`{name}` is neither a run nor a revision"
-            raise UserError(text, "`pipe runs` lists runs, `git log --oneline` commits") from None
-        raise
+    return _of_run(run)
 
 
 def _text(value: Any) -> str:

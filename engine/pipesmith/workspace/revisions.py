@@ -9,9 +9,10 @@ from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import parse
 
 if TYPE_CHECKING:
+    from pipesmith.history.record import RunRecord
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["lockfile_at"]
+__all__ = ["lockfile_at", "run_named"]
 
 
 def lockfile_at(workspace: Workspace, revision: str) -> Lockfile | None:
@@ -25,3 +26,22 @@ def lockfile_at(workspace: Workspace, revision: str) -> Lockfile | None:
     if done.returncode != 0:
         return None
     return parse(done.stdout.decode("utf-8", "surrogateescape"), file=f"{revision}:pipe.lock", cache=workspace.state)
+
+
+def run_named(workspace: Workspace, name: str) -> RunRecord | None:
+    """Return the run that a name which may be a revision means, None where it is a revision.
+
+    Raises UserError for what is neither."""
+    try:
+        workspace.repo.resolve(name)
+    except UserError:
+        pass
+    else:
+        return None
+    try:
+        return workspace.run_store.get(name)
+    except UserError as error:
+        if error.text.startswith("no run"):
+            text = f"`{name}` is neither a run nor a revision"
+            raise UserError(text, "`pipe runs` lists runs, `git log --oneline` commits") from None
+        raise
