@@ -74,7 +74,9 @@ def test_without_a_pipeline(repo: Repo, name: str) -> None:
     assert "no pipeline.toml from" in said and "`pipe init`" in said
 
 
-@pytest.mark.parametrize("name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock"})
+)
 def test_with_a_broken_pipeline(repo: Repo, name: str) -> None:
     """All faults of pipeline.toml are told at once, with file and line."""
     repo.write("pipeline.toml", '[stage.a]\nrun = 1\noutputs = { o = "o" }\ncolour = "red"\n')
