@@ -25,11 +25,13 @@ __all__ = ["BuildContext", "Choices", "Outcome", "StageEnvironment"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """The choices of one invocation. jobs: most stages at once. force: expanded names that run whatever is known."""
+    """The choices of one invocation. jobs: most stages at once. force: expanded names that run whatever is known. held:
+    stages that are not tried again while their fingerprint has this key."""
 
     jobs: int
     keep_going: bool = False
     force: frozenset[str] = frozenset()
+    held: Mapping[str, str | None] = field(default_factory=dict)
     restore: bool = True
     allow_missing: bool = False
     grace_s: float = 5.0

@@ -68,6 +68,11 @@ class StageJob:
         self._cancelled = False
         self._guard = threading.Lock()
 
+    @property
+    def key(self) -> str | None:
+        """The key of the fingerprint that it was judged by."""
+        return self._verdict.fingerprint.key if self._verdict.fingerprint else None
+
     def cancel(self) -> None:
         """End what runs, or keep it from starting."""
         with self._guard:

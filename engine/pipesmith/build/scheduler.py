@@ -21,6 +21,7 @@ from pipesmith.verdict.verdict import State, Verdict
 
 __all__ = ["Scheduler"]
 
+_HELD = "failed before, and is what it was"
 _RETRY_S = 0.05  # how often a stage that waits for another process asks again
 
 
@@ -69,6 +70,7 @@ class Scheduler:
         self._needed: set[str] = set()  # stages whose absent outputs are wanted after all
         self._failed = False
         self._cancelled = False
+        self._ending: set[str] | None = set()  # what runs and is to be ended; None: all
         self._begun = False
         self._bugs: list[Exception] = []
         self.outcomes: dict[str, Outcome] = {}
@@ -86,8 +88,20 @@ class Scheduler:
 
     def cancel(self) -> None:
         """Start nothing more and end what runs. Safe from signal handlers and other threads."""
+        self._ending = None
         self._cancelled = True
         self._done.put(None)
+
+    def stop(self, stages: Collection[str]) -> None:
+        """Start nothing more and end these stages; others that run are let finish. Safe from other threads."""
+        if self._ending is not None:
+            self._ending = self._ending | set(stages)
+        self._cancelled = True
+        self._done.put(None)
+
+    def running(self) -> dict[str, str | None]:
+        """Return what runs or is restored now, each with the key of its fingerprint. Safe from other threads."""
+        return {name: job.key for name, (job, _grant) in self._running.copy().items()}
 
     def run(self) -> None:
         """Bring all stages up to date; `outcomes` holds how each ended."""
@@ -140,6 +154,11 @@ class Scheduler:
     def _settled(self, stage: Stage) -> bool:
         """Judge a ready stage; True where that already ends it: fresh, or not to be run at all."""
         verdict = self._verdict(stage)
+        if self._is_held(verdict):
+            key = verdict.fingerprint.key if verdict.fingerprint else None
+            outcome = Outcome(stage=stage.name, status="skipped", why=verdict.reasons, fingerprint=key, notes=(_HELD,))
+            self._end(stage.name, outcome)
+            return True
         if verdict.state is State.FRESH:
             self._end(stage.name, self._fresh(verdict))
             return True
@@ -153,6 +172,12 @@ class Scheduler:
             )
             return True
         return False
+
+    def _is_held(self, verdict: Verdict) -> bool:
+        held = self._build.choices.held
+        if verdict.stage not in held or verdict.fingerprint is None or held[verdict.stage] != verdict.fingerprint.key:
+            return False
+        return verdict.state is State.STALE or bool(verdict.broken)
 
     def _failed_before(self, name: str) -> tuple[Reason, ...]:
         return tuple(
@@ -261,8 +286,9 @@ class Scheduler:
             self._runner.lock_writer.tick()
             return
         if ended is None:
-            for job, _grant in self._running.values():
-                job.cancel()
+            for name, (job, _grant) in self._running.items():
+                if self._ending is None or name in self._ending:
+                    job.cancel()
             return
         name, outcome = ended
         _job, grant = self._running.pop(name)

@@ -9,7 +9,7 @@ from pipesmith.cli.console import console_for
 from pipesmith.cli.output import Output, reason_text, seconds_text
 from pipesmith.errors import UserError
 
-__all__ = ["add_arguments", "pairs", "run"]
+__all__ = ["add_arguments", "pairs", "run", "summary"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,13 +83,14 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if out.json_mode:
         out.json(result.as_json())
     else:
-        _summary(result, out, arguments.dry_run, console.finished)
+        summary(result, out, arguments.dry_run, console.finished)
     if result.status == "up-to-date" and not out.said_more:
         workspace.leave_witness(arguments.args, "".join(out.printed))
     return result.exit_code
 
 
-def _summary(result: Any, out: Output, dry_run: bool, told: set[str]) -> None:
+def summary(result: Any, out: Output, dry_run: bool, told: set[str]) -> None:
+    """Print what a build came to. told: the stages whose end was printed."""
     if dry_run:
         words = {"ran": "would run", "restored": "would be restored", "pending": "may run", "fresh": "fresh"}
         for stage in result.stages:

@@ -7,6 +7,7 @@ __all__ = ["COMMANDS", "LATER"]
 COMMANDS = {
     "init": "lay out pipeline.toml, stages/ and hooks/ in a git repository",
     "build": "bring stages up to date",
+    "watch": "build at every save that reaches a stage",
     "status": "the state of each stage, and why",
     "why": "why a stage would run, or why it ran",
     "accept": "say that what differs does not matter",
@@ -38,7 +39,6 @@ LATER = (
     "wait",
     "cancel",
     "bisect",
-    "watch",
     "plots",
     "pull",
     "compute",

@@ -61,11 +61,19 @@ class Output:
         self.printed.append(f"{text}\n")
         print(text, flush=True)
 
-    def error(self, error: PipeError) -> None:
+    def json_line(self, document: Any) -> None:
+        """Print one of many answers for programs, a line each."""
+        print(json.dumps(document, default=str), flush=True)
+
+    def error(self, error: PipeError, *, as_line: bool = False) -> None:
         findings = error.findings()
         if self.json_mode:
             messages = [finding.as_json() for finding in findings]
-            self.json({"error": {"kind": error.kind, "messages": messages}})
+            document = {"error": {"kind": error.kind, "messages": messages}}
+            if as_line:
+                self.json_line(document)
+            else:
+                self.json(document)
         for finding in findings:
             print(printable(finding.render()), file=sys.stderr, flush=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipesmith.build.context import BuildContext, Choices, Outcome
+from pipesmith.build.control import Control
 from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Stamper
 from pipesmith.build.interrupts import Interrupts
@@ -37,35 +38,51 @@ from pipesmith.workspace.session import Session
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["build"]
+__all__ = ["build", "refuse_inside_a_stage"]
 
 
-def build(workspace: Workspace, options: BuildOptions, on_event: Callable[[Event], None] | None = None) -> BuildResult:
+def build(
+    workspace: Workspace,
+    options: BuildOptions,
+    on_event: Callable[[Event], None] | None = None,
+    *,
+    control: Control | None = None,
+    session: Session | None = None,
+) -> BuildResult:
     """Bring stages up to date. A failed build returns its result.
 
+    control: by which it can be ended from another thread. session: a look at the workspace of this very moment.
     Raises ConfigError and UserError before anything runs; EnvironmentFailure where nothing could be begun.
     """
+    refuse_inside_a_stage("pipe build")
+    return _Build(workspace, options, on_event or (lambda event: None), control or Control()).run(session)
+
+
+def refuse_inside_a_stage(command: str) -> None:
+    """Raise UserError where a stage is what calls."""
     if os.environ.get("PIPE_RUN") and os.environ.get("PIPE_STAGE"):
         raise UserError(
-            f"`pipe build` does not start inside a stage (here `{os.environ['PIPE_STAGE']}`)",
+            f"`{command}` does not start inside a stage (here `{os.environ['PIPE_STAGE']}`)",
             "make it a stage of its own, and let `inputs` give the order",
         )
-    return _Build(workspace, options, on_event or (lambda event: None)).run()
 
 
 class _Build:
-    def __init__(self, workspace: Workspace, options: BuildOptions, listener: Callable[[Event], None]) -> None:
+    def __init__(
+        self, workspace: Workspace, options: BuildOptions, listener: Callable[[Event], None], control: Control
+    ) -> None:
         self.workspace = workspace
         self.options = options
         self.listener = listener
+        self.control = control
         self.started = time.time()
         self.run_id = new_run_id()
 
     def notice(self, text: str, *, level: str = "info", help: str | None = None) -> None:
         self.listener(Notice(time=time.time(), level=level, text=text, help=help))
 
-    def run(self) -> BuildResult:
-        session = self.workspace.session(self.options.overrides)
+    def run(self, session: Session | None = None) -> BuildResult:
+        session = session or self.workspace.session(self.options.overrides)
         _ = session.pipeline  # what is wrong with it is told first
         for text in self.workspace.state.notices:
             self.notice(text, level="warning")
@@ -171,6 +188,7 @@ class _Build:
             )
             self._announce(plan, seconds)
             interrupts.call(scheduler.cancel)
+            self.control.attach(scheduler)
             scheduler.run()
             outcomes = scheduler.outcomes
             for name, outcome in outcomes.items():
@@ -213,6 +231,7 @@ class _Build:
                 jobs=options.jobs or max(1, int(local.capacity().cpus)),
                 keep_going=options.keep_going,
                 force=plan.forced,
+                held=options.held,
                 restore=options.restore,
                 allow_missing=options.allow_missing,
             ),

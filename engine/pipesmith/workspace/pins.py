@@ -31,6 +31,23 @@ class Pins:
         self._digests: dict[str, Digest | None] = {}
         self._materialised: dict[str, StageEnvironment] = {}
 
+    def unpinned(self) -> tuple[str, ...]:
+        """Return the datasets that have no pin that holds."""
+        return tuple(name for name in self._session.pipeline.datasets if self.dataset_pin(name) is None)
+
+    def adopt(self, others: Pins) -> None:
+        """Take over what another session found anew, where it holds for what is written now."""
+        from pipesmith.environments.definition import definition_digest
+
+        pipeline, read = self._session.pipeline, self._session.read_file
+        for name, environment in others.new_environments.items():
+            written = pipeline.environments.get(name)
+            if written is not None and environment.definition == definition_digest(written, read):
+                self.new_environments[name] = environment
+        for name, dataset in others.new_datasets.items():
+            if name in pipeline.datasets and dataset.definition == pipeline.datasets[name].definition:
+                self.new_datasets[name] = dataset
+
     # -- environments -------------------------------------------------------------------------------------------------
 
     def environment_pin(self, environment: Environment) -> EnvironmentPin | None:

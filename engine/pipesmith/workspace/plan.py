@@ -20,14 +20,16 @@ from pipesmith.workspace.session import Session, select_stages
 if TYPE_CHECKING:
     from pipesmith.pipeline.model import Pipeline
 
-__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result", "refuse"]
+__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result", "refuse", "wanted_stages"]
 
 Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key."""
+    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. by_fingerprint: a stage
+    with `reuse = false` is judged as any other. held: stages that are not tried again while their fingerprint has this
+    key."""
 
     stages: tuple[str, ...] = ()
     jobs: int | None = None
@@ -43,6 +45,8 @@ class BuildOptions:
     tags: Mapping[str, str] = field(default_factory=dict)
     message: str | None = None
     command_line: tuple[str, ...] = ()
+    by_fingerprint: bool = False
+    held: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +77,26 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     """
     pipeline = session.pipeline
     named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
-    wanted = _wanted(pipeline, named, options)
+    wanted = wanted_stages(pipeline, named, options)
     stages = [pipeline.stages[name] for name in wanted]
     preflight(session, stages, compute=options.compute)
     if not options.dry_run:
-        for line in ignore_outputs(session):
+        added = ignore_outputs(session)
+        for line in added:
             notice(f"added `{line}` to .gitignore")
+        if added:
+            session.look_again()
         _pin(session, stages, notice)
-    judgement = session.judgement(building=True, lenient=options.allow_missing, restore=options.restore)
+    judgement = session.judgement(
+        building=not options.by_fingerprint, lenient=options.allow_missing, restore=options.restore
+    )
     forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
     refuse(session, verdicts)
     return Plan(session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts)
 
 
-def _wanted(pipeline: Pipeline, named: Sequence[str], options: BuildOptions) -> tuple[str, ...]:
+def wanted_stages(pipeline: Pipeline, named: Sequence[str], options: BuildOptions) -> tuple[str, ...]:
     """Return the stages that are looked at, in topological order."""
     chosen = set(upstream(pipeline, named))
     if options.upstream_only:

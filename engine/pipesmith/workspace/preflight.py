@@ -12,12 +12,19 @@ from pipesmith.errors import ConfigError, Finding, UserError, nearest
 from pipesmith.pipeline.model import InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
-__all__ = ["preflight", "preflight_notebooks"]
+__all__ = ["check_compute", "preflight", "preflight_notebooks"]
 
 
 def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None = None) -> None:
     """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at."""
     findings = [*_unsupported(session, stages), *_resources(session, stages), *_ways(session)]
+    check_compute(session, compute)
+    if findings:
+        raise ConfigError(findings)
+
+
+def check_compute(session: Session, compute: str | None) -> None:
+    """Raise UserError for a `--compute` that can't be had."""
     if compute is not None and compute != "local":
         if compute not in session.pipeline.computes:
             near = nearest(compute, session.pipeline.computes)
@@ -27,8 +34,6 @@ def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None 
         raise UserError(
             f"this version builds on the local machine only, not on `{compute}`", "leave `--compute` out to build here"
         )
-    if findings:
-        raise ConfigError(findings)
 
 
 def _finding(session: Session, key: str, text: str, help: str | None = None) -> Finding:

@@ -36,6 +36,7 @@ class Session:
         self.overrides = overrides
         self.began_ns = time.time_ns()  # what is newer may not be what was seen
         self._text = ""
+        self.asked: set[str] = set()  # workspace files that were read, or looked for
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -64,6 +65,7 @@ class Session:
 
     def read_file(self, path: str) -> bytes | None:
         """Return a workspace file's bytes, None where there is none."""
+        self.asked.add(path)
         try:
             with open(os.path.join(self.workspace.root, path), "rb") as file:
                 return file.read()
@@ -99,6 +101,12 @@ class Session:
     @cached_property
     def tree(self) -> WorkTree:
         return self.fresh_tree()
+
+    def look_again(self) -> None:
+        """Let the tree be one that looks at everything anew."""
+        tree = self.__dict__.pop("tree", None)
+        if tree is not None:
+            tree.close()
 
     def fresh_tree(self) -> WorkTree:
         """Return a tree that looks at everything anew."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipesmith.errors import UserError
 from pipesmith.git.repository import Repository
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipesmith.pipeline.model import Stage
     from pipesmith.workspace.results import BuildResult, StatusResult
     from pipesmith.workspace.session import Session
+    from pipesmith.workspace.watch import Face
     from pipesmith.workspace.what_if import WhatIf
 
 __all__ = ["LOCK_NAME", "PIPELINE_NAME", "Workspace"]
@@ -117,6 +118,23 @@ class Workspace:
 
         overrides = {key: _override_text(value) for key, value in (params or {}).items()}
         return build(self, BuildOptions(stages=tuple(stages), overrides=overrides, **options), on_event)
+
+    def watch(
+        self,
+        face: Face,
+        stages: Sequence[str] = (),
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> NoReturn:
+        """Build, and build again at every save that reaches a stage (all targets without names), until a signal comes.
+
+        face: shows what happens. options: the fields of `pipesmith.workspace.watch.WatchOptions`. Raises Cancelled when
+        it is ended.
+        """
+        from pipesmith.workspace.watch import WatchOptions, watch
+
+        overrides = {key: _override_text(value) for key, value in (params or {}).items()}
+        watch(self, WatchOptions(stages=tuple(stages), overrides=overrides, **options), face)
 
     def status(self, stages: Sequence[str] = (), *, rev: str | None = None, **options: Any) -> StatusResult:
         """Return the state of stages (all without names) in the work tree, or at a revision."""
