@@ -61,11 +61,13 @@ class EventSource:
     def cover(self, coverage: Coverage) -> None:
         with self._guard:
             self._coverage = coverage
-            wanted = set(coverage.folders())
+            wanted = set()
+            for path in coverage.folders():
+                wanted.add(path)
+                if path not in self._watches:
+                    self._add(path)
             for path in self._watches.keys() - wanted:
                 self._drop(path)
-            for path in wanted - self._watches.keys():
-                self._add(path)
 
     def close(self) -> None:
         with self._guard:

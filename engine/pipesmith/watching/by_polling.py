@@ -32,8 +32,8 @@ class PollingSource:
 
     def cover(self, coverage: Coverage) -> None:
         with self._guard:
-            self._coverage = coverage
-            changes = self._look(coverage)
+            before, self._coverage = self._coverage, coverage
+            changes = [c for c in self._look(coverage) if before is not None and before.counts(c.path)]
         for change in changes:
             self._listener(change)
         if not self._thread.is_alive() and not self._stop.is_set():

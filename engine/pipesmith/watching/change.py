@@ -34,7 +34,8 @@ Listener = Callable[[Change], None]
 class Source(Protocol):
     """Tells its listener, from a thread of its own, of changes to what a coverage names.
 
-    A change is told once or often, early or late, never not at all, unless LOST is told instead.
+    A change is told once or often, never not at all, unless LOST is told instead. What is made in a folder that is new
+    itself may be told as that folder alone.
     """
 
     def cover(self, coverage: Coverage) -> None:

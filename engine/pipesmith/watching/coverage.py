@@ -59,8 +59,10 @@ class Coverage:
             skipped = skipped or place in self.skipped
 
     def folders(self, start: str | None = None) -> Iterator[str]:
-        """Yield the folders to be watched that are there now, each once. start: only those that are it or lie
-        below."""
+        """Yield the folders to be watched that are there now, each once. start: only those that are it or lie below.
+
+        A folder is yielded before it is looked into: who watches it at once misses none that is made in it meanwhile.
+        """
         seen: set[str] = set()
         for folder in self._folders(start):
             if folder not in seen and (start is None or folder == start or _is_below(folder, start)):
@@ -71,7 +73,7 @@ class Coverage:
         if start is not None and self._inside(start):
             yield from self._walk([start], skip=not self.is_whole(start))
             return
-        yield from (way for way in self._ways if os.path.isdir(way))
+        yield from (way for way in sorted(self._ways, key=len) if os.path.isdir(way))
         for path in (*self.exact, *self.whole, *self.listed):
             yield from _nearest(os.path.dirname(path))
         yield from self._walk(self.whole, skip=False)

@@ -99,13 +99,14 @@ class Memory:
         return tuple(self._failed)
 
     def reached(self, look: Look, written: Collection[str]) -> list[str]:
-        """Return the stages that have something to do since the last build. written: absolute paths of files that were
-        written since."""
-        return [
-            name
-            for name, verdict in look.verdicts.items()
-            if not (verdict.fresh and not verdict.broken) and not self._explains(look, name, written)
-        ]
+        """Return the stages that have something to do since the last build, or had and have no more. written: absolute
+        paths of files that were written since."""
+        found = []
+        for name, verdict in look.verdicts.items():
+            good = verdict.fresh and not verdict.broken
+            if (name in self._failed) if good else not self._explains(look, name, written):
+                found.append(name)
+        return found
 
     def _explains(self, look: Look, name: str, written: Collection[str]) -> bool:
         failed = self._failed.get(name)
