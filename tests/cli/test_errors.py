@@ -14,6 +14,7 @@ from pipesmith.cli.commands import COMMANDS, LATER
 
 CALLS: dict[str, list[str]] = {
     "build": ["build"],
+    "watch": ["watch"],
     "status": ["status"],
     "why": ["why", "a"],
     "accept": ["accept", "a", "--reason", "x"],
@@ -75,7 +76,7 @@ def test_without_a_pipeline(repo: Repo, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock"})
+    "name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock", "watch"})
 )
 def test_with_a_broken_pipeline(repo: Repo, name: str) -> None:
     """All faults of pipeline.toml are told at once, with file and line."""

@@ -79,7 +79,7 @@ class Watch:
 
     def until_ready(self) -> None:
         """Wait for the end of the first build."""
-        self.until(lambda: self.waits() >= 1, "the end of the first build")
+        self.until(lambda: self.waits() >= 1 and self.documents, "the end of the first build")
 
     def next(self, change: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """Make a change, and return the next document, when it waits again after it."""

@@ -90,8 +90,11 @@ def test_a_save_that_reaches_what_comes_after_a_failed_stage_runs_nothing(
 def test_without_keep_going_the_rest_is_built_by_the_save_that_mends(shaky: Repo, watch: Callable[..., Watch]) -> None:
     """What was left out when another stage failed is no reason to build at every save."""
     text = shaky.read("pipeline.toml")
-    shaky.write("pipeline.toml", text + '[stage.z]\nrun = "echo z >> $HOME/ran; echo > {outputs.o}"\n'
-                'after = ["b"]\nmutex = ["m"]\noutputs = { o = "out/z" }\n')
+    shaky.write(
+        "pipeline.toml",
+        text + '[stage.z]\nrun = "echo z >> $HOME/ran; echo > {outputs.o}"\n'
+        'after = ["b"]\nmutex = ["m"]\noutputs = { o = "out/z" }\n',
+    )
     w = watch("-j", "1")
     w.until_ready()
     first = statuses(w.documents[0])
@@ -109,7 +112,9 @@ def test_without_keep_going_the_rest_is_built_by_the_save_that_mends(shaky: Repo
 
 
 def test_what_is_written_of_a_failed_stage_counts_as_a_save(repo: Repo, watch: Callable[..., Watch]) -> None:
-    repo.write("pipeline.toml", '[stage.a]\nrun = "sleep 2; echo > {outputs.o}"\noutputs = { o = "o" }\ntimeout = "1s"\n')
+    repo.write(
+        "pipeline.toml", '[stage.a]\nrun = "sleep 2; echo > {outputs.o}"\noutputs = { o = "o" }\ntimeout = "1s"\n'
+    )
     w = watch()
     w.until_ready()
     assert statuses(w.documents[0]) == {"a": "failed"}
@@ -159,7 +164,9 @@ def test_what_was_saved_while_the_pipeline_was_broken_is_built_after_its_mend(
     w.until_ready()
     shaky.ran()
     good = shaky.read("pipeline.toml")
-    bad = good.replace("outputs = { o = \"out/b\" }", 'outputs = { o = "out/b" }\nsorce = "x"').replace("after/*", "{inputs.k}")
+    bad = good.replace('outputs = { o = "out/b" }', 'outputs = { o = "out/b" }\nsorce = "x"').replace(
+        "after/*", "{inputs.k}"
+    )
     error = w.next(lambda: shaky.write("pipeline.toml", bad))["error"]
     assert error["kind"] == "config"
     assert [(m["file"], m["key"]) for m in error["messages"]] == [
@@ -186,7 +193,10 @@ def test_a_pipeline_that_is_broken_from_the_start_is_waited_for(pair: Repo, watc
 
 
 def test_broken_params_file_from_the_start(repo: Repo, watch: Callable[..., Watch]) -> None:
-    repo.write("pipeline.toml", '[pipeline]\nparams-files = ["conf/p.json"]\n[stage.a]\nrun = "echo {params.x} > {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.write(
+        "pipeline.toml",
+        '[pipeline]\nparams-files = ["conf/p.json"]\n[stage.a]\nrun = "echo {params.x} > {outputs.o}"\noutputs = { o = "o" }\n',
+    )
     repo.write("conf/p.json", "{")
     w = watch()
     w.until_ready()

@@ -193,7 +193,9 @@ def test_what_git_lists_may_change_without_any_file(pair: Repo, watch: Callable[
 
 
 def test_a_workspace_below_the_top(repo: Repo, watch: Callable[..., Watch]) -> None:
-    repo.write("ml/pipeline.toml", '[stage.a]\nsource = "src"\nrun = "cat src/* > {outputs.o}"\noutputs = { o = "out/a" }\n')
+    repo.write(
+        "ml/pipeline.toml", '[stage.a]\nsource = "src"\nrun = "cat src/* > {outputs.o}"\noutputs = { o = "out/a" }\n'
+    )
     repo.write("ml/src/a.txt", "1\n")
     repo.write("elsewhere/x.txt", "1\n")
     repo.commit()

@@ -163,7 +163,10 @@ def test_a_branch_switch_while_a_stage_runs(slow: Repo, watch: Callable[..., Wat
 
 def test_a_save_during_the_build_of_a_failed_stage_is_not_lost(slow: Repo, watch: Callable[..., Watch]) -> None:
     """`b` fails while `a` still runs; what is saved to mend it is built when `a` has ended."""
-    slow.write("pipeline.toml", slow.read("pipeline.toml").replace("cat b/* > {outputs.o}; ", "grep good b/* > {outputs.o} && "))
+    slow.write(
+        "pipeline.toml",
+        slow.read("pipeline.toml").replace("cat b/* > {outputs.o}; ", "grep good b/* > {outputs.o} && "),
+    )
     go(slow, "b")
     w = watch()
     w.until_said("failed    b")

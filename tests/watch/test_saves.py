@@ -224,13 +224,17 @@ def test_named_stages_only(pair: Repo, watch: Callable[..., Watch]) -> None:
 
 
 def test_overridden_params(repo: Repo, watch: Callable[..., Watch]) -> None:
-    repo.write("pipeline.toml", '[params]\nx = 1\n[stage.a]\nrun = "echo {params.x} > {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.write(
+        "pipeline.toml", '[params]\nx = 1\n[stage.a]\nrun = "echo {params.x} > {outputs.o}"\noutputs = { o = "o" }\n'
+    )
     w = watch("--set", "x=5", "-j", "1", "-k", "--debounce", "0")
     w.until_ready()
     assert repo.read("o") == "5\n"
 
 
-@pytest.mark.parametrize("way", ["vim", "vim backup", "emacs", "vscode", "jetbrains", "plain rename", "truncate", "sed"])
+@pytest.mark.parametrize(
+    "way", ["vim", "vim backup", "emacs", "vscode", "jetbrains", "plain rename", "truncate", "sed"]
+)
 def test_ways_in_which_editors_save(pair: Repo, watch: Callable[..., Watch], way: str) -> None:
     w = watch()
     w.until_ready()

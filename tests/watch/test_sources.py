@@ -58,7 +58,15 @@ def _with_limit(name: str, limit: int) -> list[str] | None:
     """Return words before a command that set a limit of the user's for it, None where that can't be done here."""
     if shutil.which("unshare") is None:
         return None
-    words = ["unshare", "--user", "--map-root-user", "sh", "-c", f'echo {limit} > /proc/sys/user/{name} && exec "$@"', "-"]
+    words = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        f'echo {limit} > /proc/sys/user/{name} && exec "$@"',
+        "-",
+    ]
     return words if subprocess.run([*words, "true"], capture_output=True).returncode == 0 else None
 
 
@@ -249,8 +257,10 @@ def test_a_source_tells_of_every_kind_of_change(
         tells("in/moved/er/file", Kind.WRITTEN, lambda: (tmp_path / "in/moved/er/file").write_text("22"))
         tells("later", Kind.WRITTEN, lambda: (tmp_path / "later/whole/deep").mkdir(parents=True))
         until(  # a folder is watched a moment after it was made
-            lambda: (tmp_path / "later/whole/deep/x").write_text("1")
-            and f"{root}/later/whole/deep/x" in {each.path for each in told},
+            lambda: (
+                (tmp_path / "later/whole/deep/x").write_text("1")
+                and f"{root}/later/whole/deep/x" in {each.path for each in told}
+            ),
             "what lies in a folder that was made with those above it",
         )
         until(lambda: (time.sleep(0.2), told.clear(), time.sleep(1.5), not told)[3], "silence")

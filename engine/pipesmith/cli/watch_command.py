@@ -21,6 +21,8 @@ from pipesmith.events import Event
 __all__ = ["add_arguments", "run"]
 
 _DEBOUNCE_MS = 100
+_EPILOG = """With `--json` each build is one line on standard output, the document of `pipe build --json`; what can't be built is one
+line `{"error": …}`. `PIPE_WATCH=polling` looks once a second instead of waiting for the system's events."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-k", "--keep-going", action="store_true", help="after a failure go on with all that does not depend on it")
     add("--set", action="append", default=[], metavar="K=V", help="override a param")
     add("--compute", metavar="NAME", help="where stages run")
-    parser.epilog = (
-        "With `--json` each build is one line on standard output, the document of `pipe build --json`; an error is one "
-        'line `{"error": …}`. `PIPE_WATCH=polling` looks once a second instead of waiting for the system\'s events. '
-        "What it watches, and how it takes git's branch switches: [while you develop](../how-to/while-you-develop.md)."
-    )
+    parser.epilog = _EPILOG
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
@@ -122,9 +120,12 @@ class _Screen:
         text = f"waiting for changes{more}"
         if self._out.color and not self._out.quiet:
             from rich.console import Console
+            from rich.live import Live
+            from rich.text import Text
 
-            self._status = Console(highlight=False).status(f"[dim]{text} (Ctrl-C ends)[/dim]")
-            self._status.start()
+            line = Text(f"{text} (Ctrl-C ends)", style="dim")
+            self._status = Live(line, console=Console(highlight=False), auto_refresh=False, transient=True)
+            self._status.start(refresh=True)
         else:
             self._out.line(text)
 
