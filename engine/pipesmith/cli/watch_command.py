@@ -21,8 +21,9 @@ from pipesmith.events import Event
 __all__ = ["add_arguments", "run"]
 
 _DEBOUNCE_MS = 100
-_EPILOG = """With `--json` each build is one line on standard output, the document of `pipe build --json`; what can't be built is one
-line `{"error": …}`. `PIPE_WATCH=polling` looks once a second instead of waiting for the system's events."""
+_EPILOG = """With `--json` each build is one line on standard output, the document of `pipe build --json`; what
+can't be built is one line `{"error": …}`. `PIPE_WATCH=polling` looks once a second instead of waiting for the
+system's events."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
