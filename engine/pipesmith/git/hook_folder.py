@@ -14,7 +14,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from pipesmith.errors import EnvironmentFailure, UserError
-from pipesmith.git.hook_scripts import HOOKS, calls_pipe, is_ours, passing_on, programs, script, wants_own_name
+from pipesmith.git.hook_scripts import (
+    HOOKS,
+    calls_pipe,
+    is_ours,
+    is_pre_commits,
+    passing_on,
+    programs,
+    script,
+    wants_own_name,
+)
 from pipesmith.git.repository import Repository
 
 __all__ = ["HookFolder", "HooksApart", "hook_folder"]
@@ -57,10 +66,15 @@ class HookFolder:
                 "`git config --show-origin core.hooksPath` shows where that is said",
             )
 
+    def legacy(self, name: str) -> str:
+        """Return where pre-commit's hook looks for the one that it runs first."""
+        return f"{self.file(name)}.legacy"
+
     def ours(self, name: str) -> str | None:
-        """Return the path of our hook, None without one. One that another program moved aside and runs (pre-commit
-        does, to `.legacy`) is found as well."""
-        return next((path for path in (self.file(name), f"{self.file(name)}.legacy") if is_ours(path)), None)
+        """Return the path of our hook, None without one that git runs, by itself or by way of pre-commit's."""
+        if is_pre_commits(self.file(name)):
+            return self.legacy(name) if is_ours(self.legacy(name)) else None
+        return self.file(name) if is_ours(self.file(name)) else None
 
     def caller(self, name: str) -> str | None:
         """Return the path of somebody's own hook that runs pipe's by itself, None without one."""
@@ -90,16 +104,16 @@ class HookFolder:
 
         Raises EnvironmentFailure where the folder can't be written, UserError where two hooks would need one place.
         """
-        path, before = self.file(name), self.before(name)
-        found = self.ours(name)
+        found, before = self.ours(name), self.before(name)
+        path = found or (self.legacy(name) if is_pre_commits(self.file(name)) else self.file(name))
         moving = found is None and os.path.lexists(path)
-        if moving and (os.path.lexists(before) or os.path.isdir(path)):
+        if moving and os.path.lexists(before):
             raise UserError(
-                f"`{path}` is not pipe's, and the hook it would be joined with, `{before}`, is there already"
-                if os.path.lexists(before)
-                else f"`{path}` is a folder, where git looks for a hook",
-                "remove one of them, then run `pipe hooks install` again",
+                f"`{path}` is not pipe's, and the hook that was there before, `{before}`, is there as well",
+                "make one of the two, or remove one, then run `pipe hooks install` again",
             )
+        if os.path.isdir(path):
+            raise UserError(f"`{path}` is a folder, where git looks for a hook", "move it, then install again")
         theirs = path if moving else before
         chained = os.path.lexists(theirs)
         text = script(
@@ -108,8 +122,7 @@ class HookFolder:
             theirs=f'$(dirname "$0")/{name}{_BEFORE}' if chained else None,
             as_itself=chained and wants_own_name(theirs),
         )
-        target = found or path
-        if _has(target, text):
+        if _has(path, text):
             return False
         with _writing(self.path):
             os.makedirs(self.path, exist_ok=True)
@@ -117,7 +130,7 @@ class HookFolder:
             try:
                 if moving:
                     os.rename(path, before)
-                os.rename(ready, target)
+                os.rename(ready, path)
             except BaseException:
                 os.unlink(ready)
                 if moving and not os.path.lexists(path) and os.path.lexists(before):
@@ -127,15 +140,14 @@ class HookFolder:
 
     def take(self, name: str) -> bool:
         """Remove our hook, put back the one that was there before, and return whether there was ours."""
-        path = self.ours(name)
-        if path is None:
-            return False
+        found = [path for path in (self.file(name), self.legacy(name)) if is_ours(path)]
         with _writing(self.path):
-            if os.path.lexists(self.before(name)):
-                os.rename(self.before(name), path)
-            else:
-                os.unlink(path)
-        return True
+            for path in found:
+                if os.path.lexists(self.before(name)):
+                    os.rename(self.before(name), path)
+                else:
+                    os.unlink(path)
+        return bool(found)
 
 
 class HooksApart(HookFolder):
