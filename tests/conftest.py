@@ -244,3 +244,22 @@ def workspace(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Repo:
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(repo.path)
     return repo
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the folder of the services of this session, for the workers as well; each is started when first needed."""
+    if not hasattr(config, "workerinput"):
+        import tempfile
+
+        os.environ["PIPESMITH_TEST_SERVICES"] = os.path.join(tempfile.gettempdir(), f"pipesmith-services-{os.getpid()}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the services of this session."""
+    folder = os.environ.get("PIPESMITH_TEST_SERVICES", "")
+    if not hasattr(config, "workerinput") and os.path.isdir(folder):
+        import shutil
+
+        for script in (ROOT / "tests" / "services").glob("*_services.py"):
+            subprocess.run([sys.executable, script, "stop", folder], check=False)
+        shutil.rmtree(folder, ignore_errors=True)

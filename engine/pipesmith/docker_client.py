@@ -1,7 +1,7 @@
 """Connections to one Docker daemon, for executors and environments. The `docker` package is imported when one is made.
 
-Which daemon: a URL (`unix://`, `tcp://` with TLS, `ssh://` through the system's ssh, so that its configuration, agent and
-known_hosts hold); without one what the `docker` command uses: DOCKER_HOST, else the current context.
+Which daemon: a URL (`unix://`, `tcp://` with TLS, `ssh://` through the system's ssh, so that its configuration, agent
+and known_hosts hold); without one what the `docker` command uses: DOCKER_HOST, else the current context.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Daemon:
 
     @contextmanager
     def client(self) -> Iterator[Any]:
-        """Borrow a `docker.DockerClient`. What goes wrong with it is raised as EnvironmentFailure that names the compute;
-        answers of the daemon (`docker.errors.APIError`) are raised as they are."""
+        """Borrow a `docker.DockerClient`. What goes wrong with it is raised as EnvironmentFailure that names the
+        compute; answers of the daemon (`docker.errors.APIError`) are raised as they are."""
         with self._guard:
             client = self._idle.pop() if self._idle else None
         fresh = client is None
@@ -92,7 +92,7 @@ class Daemon:
             _close(client)
 
     def info(self) -> DaemonInfo:
-        """Return what the daemon says of its machine; asked once. Raises EnvironmentFailure where it can't be reached."""
+        """Return what the daemon says of its machine; asked once. Raises EnvironmentFailure where it is not reached."""
         if self._info is None:
             with self.client() as client:
                 told = client.info()
@@ -117,7 +117,9 @@ class Daemon:
                 settings["use_ssh_client"] = True
             elif self.tls:
                 settings["tls"] = docker.tls.TLSConfig(
-                    client_cert=(self.tls["cert"], self.tls["key"]) if "cert" in self.tls and "key" in self.tls else None,
+                    client_cert=(self.tls["cert"], self.tls["key"])
+                    if "cert" in self.tls and "key" in self.tls
+                    else None,
                     ca_cert=self.tls.get("ca"),
                     verify="ca" in self.tls,
                 )
@@ -168,7 +170,9 @@ def _as_the_command_does(docker: Any) -> dict[str, Any]:
     try:
         context = ContextAPI.get_current_context()
     except Exception as error:
-        raise UserError(f"the current Docker context can't be read: {error}", "`docker context ls` shows them") from None
+        raise UserError(
+            f"the current Docker context can't be read: {error}", "`docker context ls` shows them"
+        ) from None
     if context is None:
         raise UserError("the current Docker context does not exist", "`docker context use default`, or set DOCKER_HOST")
     settings = {"base_url": context.Host, "use_ssh_client": str(context.Host).startswith("ssh://")}

@@ -16,9 +16,9 @@ from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.refs import list_refs, update_ref
 from pipesmith.git.repository import Repository
 from pipesmith.git.snapshot import commit_tree, write_snapshot
-from pipesmith.history.liveness import is_alive, process_mark
 from pipesmith.history.record import RunRecord, StageRecord, message_of
 from pipesmith.history.run_store import PREFIX, RunStore
+from pipesmith.liveness import is_alive, process_mark
 from pipesmith.store.state_db import StateDB
 
 if TYPE_CHECKING:

@@ -26,7 +26,17 @@ from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
 from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
-from pipesmith.executors.base import Attempt, Job, JobResult
+from pipesmith.executors.base import (
+    FAR_HOME,
+    FAR_SIDE,
+    FAR_TMPDIR,
+    FAR_WORKSPACE,
+    Attempt,
+    Job,
+    JobResult,
+    Layout,
+    Side,
+)
 from pipesmith.fingerprint.items import run_item
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
@@ -246,49 +256,96 @@ class StageJob:
         build, stage = self._build, self._stage
         os.makedirs(scratch)
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
-        secrets_given = tuple(os.environ[name] for name in stage.pass_env if os.environ.get(name))
-        live = LiveLog(outcome.log or "", secrets_given)
-        kept = keep.mounts(tmpdir)
+        live = LiveLog(outcome.log or "", self._secrets())
         try:
-            context_file = write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files)
-            variables = stage_variables(
-                build,
-                stage,
-                tmpdir=tmpdir,
-                context_file=context_file,
-                sdk=sdk_folder(),
-                gpus=self._gpus,
-                keep=kept[0].path if kept else None,
-            )
-            layout = layout_of(build, stage)
-            job = Job(
-                run=build.run,
-                stage=stage.name,
-                argv=argv_of(build, stage),
-                cwd=stage.cwd,
-                env=variables,
-                layout=replace(layout, mounts=(*layout.mounts, *kept)),
-                scratch=scratch,
-                log_path=outcome.log or "",
-                tmpdir=tmpdir,
-                sandboxed=stage.sandbox,
-                timeout_s=stage.timeout_s,
-                grace_s=build.choices.grace_s,
-                secrets=secrets_given,
-                cpus=stage.resources.cpus,
-                memory_bytes=stage.resources.memory_bytes,
-                gpus=self._gpus,
-            )
+            executor = build.executors[stage.compute]
+            prepare = self._far_job if executor.is_far else self._near_job
+            job = prepare(outcome, scratch, tmpdir, keep, live)
             with self._guard:
                 if self._cancelled:
                     return JobResult(exit_code=None, root=scratch, cancelled=True)
-                self._attempt = build.executors[stage.compute].submit(job, self._on_line)
+                self._attempt = executor.submit(job, self._on_line)
             result = self._attempt.wait()
             self._attempt = None
             return result
         finally:
             live.close()
             shutil.rmtree(tmpdir, ignore_errors=True)
+
+    def _near_job(self, outcome: Outcome, scratch: str, tmpdir: str, keep: KeepFolder, live: LiveLog) -> Job:
+        """Return what an executor that sees this machine's files is to run."""
+        build, stage = self._build, self._stage
+        kept = keep.mounts(tmpdir)
+        variables = stage_variables(
+            build,
+            stage,
+            tmpdir=tmpdir,
+            context_file=write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files),
+            sdk=sdk_folder(),
+            gpus=self._gpus,
+            keep=kept[0].path if kept else None,
+        )
+        layout = layout_of(build, stage)
+        layout = replace(layout, mounts=(*layout.mounts, *kept))
+        return self._job(outcome, scratch, tmpdir, variables, layout)
+
+    def _far_job(self, outcome: Outcome, scratch: str, tmpdir: str, keep: KeepFolder, live: LiveLog) -> Job:
+        """Return what an executor is to run that has to be sent all that a job needs."""
+        build, stage = self._build, self._stage
+        names = {name: f"{FAR_SIDE}/{name}" for name in ("context.json", "sdk", "log.jsonl", "files", "keep")}
+        kept = keep.folder()
+        context = write_context(
+            build, stage, tmpdir, live_log=names["log.jsonl"], artifacts=names["files"], workspace=FAR_WORKSPACE
+        )
+        variables = stage_variables(
+            build,
+            stage,
+            tmpdir=FAR_TMPDIR,
+            context_file=names["context.json"],
+            sdk=names["sdk"],
+            gpus=(),
+            keep=names["keep"] if kept else None,
+            home=FAR_HOME,
+        )
+        sides = [
+            Side(origin=context, place=names["context.json"]),
+            Side(origin=sdk_folder(), place=names["sdk"]),
+            Side(origin=live.log, place=names["log.jsonl"], back=True),
+            Side(origin=live.files, place=names["files"], back=True),
+        ]
+        if kept:
+            link = os.path.join(tmpdir, "keep")
+            os.symlink(names["keep"], link)
+            sides.append(Side(origin=kept, place=names["keep"], back=True))
+            sides.append(Side(origin=link, place=f"{FAR_WORKSPACE}/{stage.keep}"))
+        job = self._job(outcome, scratch, tmpdir, variables, layout_of(build, stage))
+        return replace(job, sides=tuple(sides), image=stage.environment)
+
+    def _job(self, outcome: Outcome, scratch: str, tmpdir: str, variables: Mapping[str, str], layout: Layout) -> Job:
+        build, stage = self._build, self._stage
+        return Job(
+            run=build.run,
+            stage=stage.name,
+            argv=argv_of(build, stage),
+            cwd=stage.cwd,
+            env=variables,
+            layout=layout,
+            scratch=scratch,
+            log_path=outcome.log or "",
+            tmpdir=tmpdir,
+            sandboxed=stage.sandbox,
+            timeout_s=stage.timeout_s,
+            grace_s=build.choices.grace_s,
+            secrets=self._secrets(),
+            cpus=stage.resources.cpus,
+            memory_bytes=stage.resources.memory_bytes,
+            gpus=self._gpus,
+            gpu_count=stage.resources.gpus or 0,
+            key=outcome.fingerprint or "",
+        )
+
+    def _secrets(self) -> tuple[str, ...]:
+        return tuple(os.environ[name] for name in self._stage.pass_env if os.environ.get(name))
 
     def _on_line(self, stream: str, text: str) -> None:
         self._build.emit(StageOutput(time=time.time(), stage=self._stage.name, stream=stream, text=text))

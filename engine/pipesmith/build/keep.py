@@ -21,17 +21,21 @@ class KeepFolder:
 
     def mounts(self, tmpdir: str) -> tuple[Mount, ...]:
         """Return where a stage finds the folder: below its TMPDIR (that is PIPE_KEEP, the same with every kind of
-        sandbox), and at the path that `keep` names in the sandbox. Makes it if need be, and drops those of other
-        fingerprints. Empty for a stage without `keep`."""
+        sandbox), and at the path that `keep` names in the sandbox. Empty for a stage without `keep`."""
+        folder = self.folder()
+        places = (os.path.join(tmpdir, "keep"), self._stage.keep or "")
+        return tuple(Mount(origin=folder, path=place, writable=True) for place in places) if folder else ()
+
+    def folder(self) -> str | None:
+        """Return the folder, made if need be, with those of other fingerprints dropped; None without `keep`."""
         if self._stage.keep is None:
-            return ()
+            return None
         if os.path.isdir(self._parent):
             for name in os.listdir(self._parent):
                 if name != os.path.basename(self._folder):
                     shutil.rmtree(os.path.join(self._parent, name), ignore_errors=True)
         os.makedirs(self._folder, exist_ok=True)
-        places = (os.path.join(tmpdir, "keep"), self._stage.keep)
-        return tuple(Mount(origin=self._folder, path=place, writable=True) for place in places)
+        return self._folder
 
     def drop(self) -> None:
         """Remove the folder: the stage has succeeded."""

@@ -37,11 +37,14 @@ class Limits:
         locks: LockTable,
         gpus: GpuPool | None,
     ) -> None:
+        """capacities: by compute; what is in none has no limit. gpus: of this machine, for stages of its own; those of
+        other computes are given out there."""
         self._jobs = jobs
         self._capacities = capacities
         self._max_jobs = max_jobs
         self._locks = locks
         self._gpu_pool = gpus
+        self._far = frozenset(capacities) - {"local"}
         self._running: list[Grant] = []
 
     def free_slot(self) -> bool:
@@ -61,6 +64,9 @@ class Limits:
             memory = sum(other.resources.memory_bytes or 0 for other in beside) + (stage.resources.memory_bytes or 0)
             if cpus > capacity.cpus or (capacity.memory_bytes is not None and memory > capacity.memory_bytes):
                 return ""
+            used = sum(other.resources.gpus or 0 for other in beside) + (stage.resources.gpus or 0)
+            if stage.compute in self._far and stage.resources.gpus and used > len(capacity.gpus):
+                return f"{stage.resources.gpus} GPU{'s' if stage.resources.gpus > 1 else ''} of `{stage.compute}`"
         held: list[Hold] = []
         wanted = [f"mutex {word}" for word in sorted(stage.mutex)]
         if action_key is not None:
@@ -74,7 +80,7 @@ class Limits:
                 return f"{what}, held by {holder}" if holder else what
             held.append(hold)
         gpus: GpuHold | None = None
-        if stage.resources.gpus and self._gpu_pool is not None:
+        if stage.resources.gpus and stage.compute not in self._far and self._gpu_pool is not None:
             gpus = self._gpu_pool.acquire(stage.resources.gpus, stage.resources.gpu_memory_bytes)
             if gpus is None:
                 self._free(held)

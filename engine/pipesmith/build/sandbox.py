@@ -31,10 +31,12 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
             folders.add(given.path)
             for cell, maker in origin.cells.items():
                 made = build.pipeline.stages[maker].outputs[origin.output]
-                mounts.append(Mount(origin=os.path.join(build.root, made.path), path=f"{given.path}/{cell}"))
+                lies = os.path.join(build.root, made.path)
+                mounts.append(Mount(origin=lies, path=f"{given.path}/{cell}", unit=given.path))
         elif origin.kind is OriginKind.DATASET:
             for there, name in build.dataset_files(origin.dataset):
-                mounts.append(Mount(origin=there, path=f"{given.path}/{name}" if name else given.path))
+                path = f"{given.path}/{name}" if name else given.path
+                mounts.append(Mount(origin=there, path=path, unit=given.path))
         else:
             mounts.append(Mount(origin=os.path.join(build.root, given.lies), path=given.path))
     if stage.cwd != ".":

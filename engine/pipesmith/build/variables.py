@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 CONTEXT_VERSION = 1
+_SETTLED = {"LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 def variable_name(name: str) -> str:
@@ -54,7 +55,9 @@ def _dotted(params: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def context_document(build: BuildContext, stage: Stage, *, live_log: str, artifacts: str) -> dict[str, Any]:
+def context_document(
+    build: BuildContext, stage: Stage, *, live_log: str, artifacts: str, workspace: str | None = None
+) -> dict[str, Any]:
     """Return what PIPE_CONTEXT holds: all that the SDK knows of the stage. Paths are relative to the stage's `cwd`."""
     inputs: dict[str, dict[str, Any]] = {}
     for name, given in stage.inputs.items():
@@ -74,16 +77,19 @@ def context_document(build: BuildContext, stage: Stage, *, live_log: str, artifa
         "all_params": [key for key in _dotted(build.pipeline.params) if key not in counting],
         "resources": dict(stage.resources.raw),
         "git": dict(build.git),
-        "workspace": build.root,
+        "workspace": workspace or build.root,
         "log": live_log,
         "artifacts": artifacts,
     }
 
 
-def write_context(build: BuildContext, stage: Stage, tmpdir: str, *, live_log: str, artifacts: str) -> str:
-    """Write the context file into a stage's TMPDIR and return its path."""
+def write_context(
+    build: BuildContext, stage: Stage, tmpdir: str, *, live_log: str, artifacts: str, workspace: str | None = None
+) -> str:
+    """Write the context file into a stage's TMPDIR and return its path. workspace: where the stage sees it, if
+    elsewhere than here."""
     path = os.path.join(tmpdir, "pipe-context.json")
-    document = context_document(build, stage, live_log=live_log, artifacts=artifacts)
+    document = context_document(build, stage, live_log=live_log, artifacts=artifacts, workspace=workspace)
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file, default=str)
     return path
@@ -92,7 +98,7 @@ def write_context(build: BuildContext, stage: Stage, tmpdir: str, *, live_log: s
 def inherited_variables() -> dict[str, str]:
     """Return what every stage has of the user's own environment, and what it has instead of the rest."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LOGNAME") if name in os.environ}
-    return {"PATH": os.defpath, **kept, "LANG": "C.UTF-8", "TZ": "UTC"}
+    return {"PATH": os.defpath, **kept, **_SETTLED}
 
 
 def stage_variables(
@@ -104,10 +110,13 @@ def stage_variables(
     sdk: str,
     gpus: tuple[str, ...],
     keep: str | None,
+    home: str | None = None,
 ) -> dict[str, str]:
-    """Return the whole environment of a stage, in the order of precedence: user's, pipe's, `env`, `pass-env`."""
+    """Return the whole environment of a stage, in the order of precedence: user's, pipe's, `env`, `pass-env`.
+
+    home: of a stage on a far side, which has its own PATH and users."""
     given = build.environment(stage)
-    variables = inherited_variables()
+    variables = inherited_variables() if home is None else {"HOME": home, **_SETTLED}
     if given.path:
         variables["PATH"] = os.pathsep.join((*given.path, variables["PATH"]))
     if given.prefix:

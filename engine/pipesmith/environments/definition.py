@@ -41,7 +41,7 @@ def normal_name(name: str) -> str:
 
 def refuse_unsupported(environment: Environment) -> None:
     """Raise UserError for an environment that this version does not build."""
-    for key in ("conda", "image", "dockerfile"):
+    for key in ("conda", "dockerfile"):
         if getattr(environment, key):
             raise UserError(
                 f"environment `{environment.name}`: this version does not build environments of `{key}`",

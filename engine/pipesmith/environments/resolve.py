@@ -32,13 +32,23 @@ def resolve(
     *,
     upgrade: bool = False,
     root: str | None = None,
+    image: Callable[[Environment], str] | None = None,
 ) -> EnvironmentPin:
     """Return the exact set that an environment's requirements resolve to now.
 
-    previous: what still fits of it is kept, unless `upgrade`. root: where uv looks for its configuration.
+    previous: what still fits of it is kept, unless `upgrade`. root: where uv looks for its configuration. image:
+    resolves an `image` to one with a digest, None where there is no Docker daemon to ask.
     Raises UserError for what can't be built or pinned, EnvironmentFailure where uv finds no set or no index.
     """
     refuse_unsupported(environment)
+    if environment.image is not None:
+        if image is None:
+            raise UserError(
+                f"environment `{environment.name}` is an image, and no compute of kind `docker` is used with it",
+                "give a stage that uses it such a `compute`",
+            )
+        definition = definition_digest(environment, read)
+        return EnvironmentPin(definition=definition, python=python_of(environment), image=image(environment))
     python = python_of(environment)
     asked = asked_of(environment, read)
     kept = previous.resolved if previous is not None and not upgrade else ()

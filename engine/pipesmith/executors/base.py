@@ -11,7 +11,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Attempt", "Capacity", "Executor", "Job", "JobResult", "Layout", "Mount", "OutputSpec", "Usage"]
+__all__ = [
+    "FAR_HOME",
+    "FAR_SIDE",
+    "FAR_TMPDIR",
+    "FAR_WORKSPACE",
+    "Attempt",
+    "Capacity",
+    "Executor",
+    "Job",
+    "JobResult",
+    "Layout",
+    "Mount",
+    "OutputSpec",
+    "Side",
+    "Usage",
+]
+
+# Where a job finds things on a far side, whatever they are called here: so that a job can be taken up by another build.
+FAR_WORKSPACE = "/workspace"
+FAR_SIDE = "/tmp/pipesmith"
+FAR_HOME = f"{FAR_SIDE}/home"
+FAR_TMPDIR = f"{FAR_SIDE}/tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +40,24 @@ class Mount:
     """One thing a job is given. origin: absolute path of a file, folder or link here. path: where it appears, relative
     to the workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs), unless
     writable: what it writes is written at the origin then. A writable one may have an absolute path, in `tmpdir`.
+    unit: the folder that it belongs to with others (the files of a dataset), which a far side may be sent as a whole.
     """
 
     origin: str
     path: str
     copy: bool = False
     writable: bool = False
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What a job on a far side has beside its workspace. origin: an absolute path here, which need not be there. place:
+    where it appears there. back: what is there when the job has ended, whatever its end, replaces it."""
+
+    origin: str
+    place: str
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +86,8 @@ class Job:
     """argv: executed as it is, in `cwd` (relative to the workspace). env: the whole environment. scratch: an absolute
     folder of this attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside
     it. sandboxed False: runs in the workspace itself. log_path: where whole output goes. secrets: values masked in all
-    that leaves the executor."""
+    that leaves the executor. key: its fingerprint, by which a far side knows it again. image: the environment that a
+    container is made of. sides: for a far side alone; its `env` speaks of FAR_WORKSPACE and FAR_SIDE then."""
 
     run: str
     stage: str
@@ -71,6 +105,10 @@ class Job:
     cpus: float | None = None
     memory_bytes: int | None = None
     gpus: tuple[str, ...] = ()
+    gpu_count: int = 0
+    key: str = ""
+    image: str | None = None
+    sides: tuple[Side, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +160,9 @@ class Attempt(Protocol):
 
 
 class Executor(Protocol):
-    """Runs jobs on one compute. Thread-safe."""
+    """Runs jobs on one compute. Thread-safe. is_far: jobs see none of this machine's files but those they are given."""
+
+    is_far: bool
 
     def capacity(self) -> Capacity:
         """Return what the compute has. Raises EnvironmentFailure where it can't be reached."""

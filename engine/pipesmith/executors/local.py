@@ -32,6 +32,8 @@ class LocalExecutor:
     """pipe_dir: the repository's `pipe` folder, which stages do not see. mode: `namespaces`, `copies`, or `auto` for
     what the system offers."""
 
+    is_far = False
+
     def __init__(self, pipe_dir: str, mode: str = "auto") -> None:
         self._pipe_dir = pipe_dir
         self._wanted = mode

@@ -15,9 +15,9 @@ from pipesmith.git.objects import ObjectReader
 from pipesmith.git.refs import commit_message, delete_refs, list_refs, update_ref
 from pipesmith.git.repository import Repository
 from pipesmith.git.snapshot import commit_tree
-from pipesmith.history.liveness import is_alive
 from pipesmith.history.record import RunRecord, message_of, record_of
 from pipesmith.history.run_id import is_run_id
+from pipesmith.liveness import is_alive
 from pipesmith.store.modes import make_folders, share
 from pipesmith.store.state_db import StateDB
 

@@ -82,7 +82,7 @@ class _Build:
         self.listener(Notice(time=time.time(), level=level, text=text, help=help))
 
     def run(self, session: Session | None = None) -> BuildResult:
-        session = session or self.workspace.session(self.options.overrides)
+        session = session or self.workspace.session(self.options.overrides, self.options.compute)
         _ = session.pipeline  # what is wrong with it is told first
         for text in self.workspace.state.notices:
             self.notice(text, level="warning")
@@ -164,6 +164,7 @@ class _Build:
 
     def _execute(self, plan: Plan, interrupts: Interrupts) -> BuildResult:
         session, workspace = plan.session, self.workspace
+        session.computes.said = self.notice
         local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
         try:
             local.start()
@@ -210,6 +211,7 @@ class _Build:
                 stages=tuple(_stage_result(outcome) for outcome in outcomes.values()),
             )
         finally:
+            session.computes.close()
             local.close()
 
     def _context(self, plan: Plan, local: LocalExecutor, recorder: Recorder) -> BuildContext:
@@ -226,7 +228,7 @@ class _Build:
             state=workspace.state,
             store=session.store,
             actions=session.actions,
-            executors=dict.fromkeys(session.pipeline.computes, local) | {"local": local},
+            executors=session.computes.executors(local),
             choices=Choices(
                 jobs=options.jobs or max(1, int(local.capacity().cpus)),
                 keep_going=options.keep_going,
@@ -264,9 +266,10 @@ class _Build:
     def _limits(self, plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits:
         computes = plan.session.pipeline.computes
         gpu_count = computes["local"].gpus if "local" in computes else None
+        to_run = [s for s in plan.stages if plan.verdicts[s.name].state in (State.STALE, State.PENDING)]
         return Limits(
             context.choices.jobs,
-            {"local": local.capacity()},
+            plan.session.computes.capacities(to_run, local),
             {name: compute.max_jobs for name, compute in computes.items()},
             self.workspace.locks,
             GpuPool(gpu_count) if any(stage.resources.gpus for stage in plan.stages) else None,

@@ -95,7 +95,12 @@ class Pins:
             notice(f"resolving environment `{name}`")
             previous = self._session.lockfile.environments.get(name)
             self.new_environments[name] = resolve(
-                environment, self._session.read_file, previous, upgrade=upgrade, root=self._session.workspace.root
+                environment,
+                self._session.read_file,
+                previous,
+                upgrade=upgrade,
+                root=self._session.workspace.root,
+                image=self._session.computes.resolve_image,
             )
             self._texts.pop(name, None)
 
@@ -103,7 +108,7 @@ class Pins:
         """Return what a stage's interpreter is made of here, built first if it is not there. Raises
         EnvironmentFailure."""
         name = stage.environment
-        if name is None:
+        if name is None or self._session.pipeline.computes[stage.compute].kind != "local":
             return StageEnvironment()
         if name not in self._materialised:
             environment = self._session.pipeline.environments[name]

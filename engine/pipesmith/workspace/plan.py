@@ -79,7 +79,7 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
     wanted = wanted_stages(pipeline, named, options)
     stages = [pipeline.stages[name] for name in wanted]
-    preflight(session, stages, compute=options.compute)
+    preflight(session, stages)
     if not options.dry_run:
         added = ignore_outputs(session)
         for line in added:

@@ -8,32 +8,18 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from pipesmith.build.place import check_inside
-from pipesmith.errors import ConfigError, Finding, UserError, nearest
-from pipesmith.pipeline.model import InputMode, OriginKind, Stage
+from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
-__all__ = ["check_compute", "preflight", "preflight_notebooks"]
+__all__ = ["preflight", "preflight_notebooks"]
 
 
-def preflight(session: Session, stages: Sequence[Stage], *, compute: str | None = None) -> None:
+def preflight(session: Session, stages: Sequence[Stage]) -> None:
     """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at."""
     findings = [*_unsupported(session, stages), *_resources(session, stages), *_ways(session)]
-    check_compute(session, compute)
     if findings:
         raise ConfigError(findings)
-
-
-def check_compute(session: Session, compute: str | None) -> None:
-    """Raise UserError for a `--compute` that can't be had."""
-    if compute is not None and compute != "local":
-        if compute not in session.pipeline.computes:
-            near = nearest(compute, session.pipeline.computes)
-            raise UserError(
-                f"no compute `{compute}`", f"did you mean `{near}`?" if near else "leave `--compute` out to build here"
-            )
-        raise UserError(
-            f"this version builds on the local machine only, not on `{compute}`", "leave `--compute` out to build here"
-        )
 
 
 def _finding(session: Session, key: str, text: str, help: str | None = None) -> Finding:
@@ -50,16 +36,24 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
             yield _finding(session, key, text, help)
 
     for stage in stages:
-        computed = pipeline.computes[stage.compute]
-        if computed.kind != "local":
+        kind = pipeline.computes[stage.compute].kind
+        environment = pipeline.environments.get(stage.environment or "")
+        if kind == "docker":
+            yield from _container(session, stage, environment)
+        elif kind != "local":
             yield from once(
                 f"compute.{stage.compute}.kind",
-                f"this version does not run stages on `{computed.kind}` (needed by `{stage.name}`)",
+                f"this version does not run stages on `{kind}` (needed by `{stage.name}`)",
                 'run it here: `compute = "local"`',
             )
-        environment = pipeline.environments.get(stage.environment or "")
-        if environment is not None and (environment.image or environment.dockerfile or environment.conda):
-            what = "image" if environment.image else "dockerfile" if environment.dockerfile else "conda"
+        elif environment is not None and environment.image:
+            yield from once(
+                f"environment.{environment.name}.image",
+                f"an image needs a compute that runs containers, and `{stage.name}` runs on `{stage.compute}`",
+                'give it a `compute` of `kind = "docker"`',
+            )
+        if environment is not None and (environment.dockerfile or environment.conda):
+            what = "dockerfile" if environment.dockerfile else "conda"
             yield from once(
                 f"environment.{environment.name}.{what}",
                 f"this version does not build environments of `{what}` (needed by `{stage.name}`)",
@@ -80,6 +74,24 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
         yield from once("cache.push", "this version has no shared cache yet: it can't push")
     for key in pipeline.history:
         yield from once(f"history.{key}", f"this version does not mirror runs to `{key}`")
+
+
+def _container(session: Session, stage: Stage, environment: Environment | None) -> Iterable[Finding]:
+    """What a stage lacks to run in a container."""
+    key = f"stage.{stage.base}"
+    if stage.transfer is not None:
+        return
+    if environment is None or environment.python == "system":
+        yield _finding(
+            session,
+            f"{key}.environment",
+            f"`{stage.name}` runs in a container on `{stage.compute}`, and has no environment to make one of",
+            "give it one with `packages` or an `image`",
+        )
+    if not stage.sandbox:
+        yield _finding(
+            session, f"{key}.sandbox", "a container has no workspace to run in", "take `sandbox = false` out"
+        )
 
 
 def _place(session: Session, text: str, key: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]

@@ -14,8 +14,8 @@ from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.output import usable_secrets
 from pipesmith.fingerprint.pipeignore import NAME, PipeIgnore
 from pipesmith.git.snapshot import write_snapshot
-from pipesmith.history.liveness import process_mark
 from pipesmith.history.record import RunRecord, StageRecord
+from pipesmith.liveness import process_mark
 from pipesmith.pipeline.model import OriginKind
 from pipesmith.workspace.session import Session
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,18 +24,24 @@ from pipesmith.workspace.pins import Pins
 from pipesmith.workspace.reading import read
 
 if TYPE_CHECKING:
+    from pipesmith.workspace.computes import Computes
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["Session", "select_stages"]
+__all__ = ["Session", "UnknownCompute", "select_stages"]
+
+
+class UnknownCompute(UserError):
+    """`--compute` names none of pipeline.toml's."""
 
 
 class Session:
     """What one command sees. A second look at the disk is a second session (or `fresh_tree`)."""
 
-    def __init__(self, workspace: Workspace, overrides: Mapping[str, str]) -> None:
+    def __init__(self, workspace: Workspace, overrides: Mapping[str, str], compute: str | None = None) -> None:
         self.workspace = workspace
         self.overrides = overrides
         self.began_ns = time.time_ns()  # what is newer may not be what was seen
+        self.compute = compute  # where stages run, whatever pipeline.toml says
         self._text = ""
         self.asked: set[str] = set()  # workspace files that were read, or looked for
 
@@ -48,7 +55,7 @@ class Session:
                 self._text = text = file.read()
         except UnicodeDecodeError as error:
             raise ConfigError([Finding(file="pipeline.toml", text=f"is not UTF-8: {error.reason}")]) from None
-        return read(
+        pipeline = read(
             text,
             root=workspace.root,
             files=self.read_file,
@@ -56,6 +63,7 @@ class Session:
             environ={name: value for name, value in os.environ.items() if name.startswith("PIPE_PARAM_")},
             state=workspace.state,
         )
+        return pipeline if self.compute is None else _moved(pipeline, self.compute)
 
     def line(self, key: str) -> int | None:
         """Return the line of a dotted key of pipeline.toml, or of the nearest key above it."""
@@ -139,6 +147,13 @@ class Session:
     def pins(self) -> Pins:
         return Pins(self)
 
+    @cached_property
+    def computes(self) -> Computes:
+        """The computes of the pipeline; none is asked before a stage needs it."""
+        from pipesmith.workspace.computes import Computes
+
+        return Computes(self)
+
     def at_hand(self, outs: Sequence[LockedOut]) -> bool:
         """Return whether all these outputs are in the object store."""
         return all(self.store.has(out.digest) for out in outs)
@@ -202,3 +217,15 @@ def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
                 f"no stage `{name}`", f"did you mean `{near}`?" if near else "`pipe status` lists the stages"
             )
     return tuple(name for name in pipeline.stages if name in chosen)
+
+
+def _moved(pipeline: Pipeline, compute: str) -> Pipeline:
+    """Return a pipeline whose stages all run on one compute. Raises UnknownCompute where there is none of that name."""
+    from pipesmith.errors import nearest
+
+    if compute not in pipeline.computes:
+        near = nearest(compute, pipeline.computes)
+        help = f"did you mean `{near}`?" if near else "leave `--compute` out to build here"
+        raise UnknownCompute(f"no compute `{compute}`", help)
+    moved = {name: replace(stage, compute=compute) for name, stage in pipeline.stages.items()}
+    return replace(pipeline, stages=moved)

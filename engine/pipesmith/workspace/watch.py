@@ -25,11 +25,10 @@ from pipesmith.watching.coverage import Coverage
 from pipesmith.watching.lookout import Lookout
 from pipesmith.workspace.build import build, refuse_inside_a_stage
 from pipesmith.workspace.plan import BuildOptions
-from pipesmith.workspace.preflight import check_compute
 from pipesmith.workspace.reach import Look, Memory, look_at
 from pipesmith.workspace.results import BuildResult
 from pipesmith.workspace.saves import Saves
-from pipesmith.workspace.session import Session, select_stages
+from pipesmith.workspace.session import Session, UnknownCompute, select_stages
 from pipesmith.workspace.watched_places import bare_coverage
 
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ class _Watch:
         """Return the verdicts of this moment. What they hang on is watched before it is looked at."""
         if self._saves.may_configure:
             self._workspace.repo.__dict__.pop("config", None)
-        session = self._workspace.session(self._options.overrides)
+        session = self._workspace.session(self._options.overrides, self._options.compute)
         try:
             _ = session.pipeline
         except FileNotFoundError:
@@ -257,6 +256,8 @@ class _Watch:
             raise ConfigError(
                 [Finding(file="pipeline.toml", text="is gone", help="put it back, and it is built")]
             ) from None
+        except UnknownCompute as error:
+            raise _WrongUse(error) from None
         except PipeError:
             self._lookout.cover(self._bare(session))
             raise
@@ -281,7 +282,6 @@ class _Watch:
         """Raise UserError for words of the command line that mean nothing here."""
         try:
             select_stages(session.pipeline, self._options.stages)
-            check_compute(session, self._options.compute)
             self._checked = True
         except UserError as error:
             raise _WrongUse(error) from None

@@ -79,11 +79,12 @@ class Workspace:
         """Return the workspace lock, held while outputs are placed and the lockfile is rewritten."""
         return self.locks.exclusive(f"workspace {self.root}")
 
-    def session(self, overrides: Mapping[str, str] | None = None) -> Session:
-        """Return pipeline, lockfile and tree as they are now. Raises ConfigError, UserError."""
+    def session(self, overrides: Mapping[str, str] | None = None, compute: str | None = None) -> Session:
+        """Return pipeline, lockfile and tree as they are now. compute: where all stages run, whatever pipeline.toml
+        says. Raises ConfigError, UserError."""
         from pipesmith.workspace.session import Session
 
-        return Session(self, overrides or {})
+        return Session(self, overrides or {}, compute)
 
     @cached_property
     def run_store(self) -> RunStore:

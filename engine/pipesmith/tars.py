@@ -1,7 +1,7 @@
 """Files to and from a far side as tar streams: nothing is written to a temporary file, and no folder need be shared.
 
-Names are UTF-8 with surrogates for bytes that are none, as PAX headers and the standard library have them. What comes back
-is never trusted: no member leaves the folder that it is unpacked to, and owners are not kept.
+Names are UTF-8 with surrogates for bytes that are none, as PAX headers and the standard library have them. What comes
+back is never trusted: no member leaves the folder that it is unpacked to, and owners are not kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from pipesmith.errors import EnvironmentFailure
 
-__all__ = ["Parcel", "Packer", "pack", "unpack"]
+__all__ = ["Packer", "Parcel", "pack", "unpack"]
 
 _CHUNK = 1 << 20
 _AHEAD = 8  # chunks between the thread that packs and the one that sends
@@ -157,8 +157,8 @@ def pack(parcels: Iterable[Parcel], uid: int, gid: int) -> Iterator[bytes]:
 def unpack(stream: Iterable[bytes], place: str) -> None:
     """Unpack a tar whose one top member becomes `place`, an absolute path that is not there.
 
-    Raises EnvironmentFailure where the stream is cut short or damaged, or a member would lead out; OSError where it can't
-    be written. Executable bits and the texts of links are kept; times, owners and other bits are not."""
+    Raises EnvironmentFailure where the stream is cut short or damaged, or a member would lead out; OSError where it
+    can't be written. Executable bits and the texts of links are kept; times, owners and other bits are not."""
     source = _Source(iter(stream))
     made: dict[str, str] = {}
     top: str | None = None
@@ -205,7 +205,9 @@ def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, target: str, made
             while left:
                 data = content.read(min(_CHUNK, left))
                 if not data:
-                    raise EnvironmentFailure(f"what came back is not whole: `{member.name}` is cut short", "build again")
+                    raise EnvironmentFailure(
+                        f"what came back is not whole: `{member.name}` is cut short", "build again"
+                    )
                 file.write(data)
                 left -= len(data)
     else:

@@ -1,0 +1,223 @@
+"""Environments as images: pulled by digest, or made of packages on a slim Python base; built once a daemon.
+
+An image of packages is made without running anything of the index in the container: uv, here, with its own settings and
+cache, installs the pinned set for the daemon's platform into a folder, which is sent into the base and committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any
+
+from pipesmith.docker_client import Daemon, is_missing
+from pipesmith.environments.resolve import pin_digest
+from pipesmith.environments.uv import explain, run_uv
+from pipesmith.errors import EnvironmentFailure
+from pipesmith.lockfile.model import EnvironmentPin
+from pipesmith.pipeline.model import Environment
+
+__all__ = ["Images", "base_of", "image_tag", "resolve_image"]
+
+REPOSITORY = "pipesmith/environment"
+_LABEL = "pipesmith.environment"
+_PROBE = """
+import json, platform, sys, sysconfig
+paths = [sysconfig.get_path("purelib"), sysconfig.get_path("scripts")]
+print(json.dumps([list(sys.version_info[:2]), *paths, platform.machine(), platform.libc_ver()]))
+"""
+_SHEBANG = re.compile(rb"\A#!\S*python\S*")
+
+
+def base_of(environment: Environment, pin: EnvironmentPin) -> str:
+    """Return the image that an environment of packages stands on."""
+    return environment.base or f"python:{'.'.join(pin.python.split('.')[:2])}-slim"
+
+
+def image_tag(environment: Environment, pin: EnvironmentPin) -> str:
+    """Return the tag of an environment of packages: the same for the same packages on the same base."""
+    text = f"1\0{pin_digest(pin)}\0{base_of(environment, pin)}"
+    return f"{REPOSITORY}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
+def resolve_image(daemon: Daemon, environment: Environment) -> str:
+    """Return `image` with the digest that it has now: in its registry, else on the daemon.
+
+    Raises EnvironmentFailure where neither has it."""
+    assert environment.image is not None
+    name = environment.image
+    if "@sha256:" in name or name.startswith("sha256:"):
+        return name
+    repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+    with daemon.client() as client:
+        try:
+            digest = client.images.get_registry_data(name).id
+            return f"{repository}@{digest}"
+        except Exception as error:
+            if not hasattr(error, "explanation"):
+                raise
+            refusal = error
+        try:
+            image = client.images.get(name)
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            raise EnvironmentFailure(
+                f"environment `{environment.name}`: the image `{name}` is neither in its registry nor on "
+                f"{daemon.title}: {_words(refusal)}",
+                f"`docker pull {name}` there says more",
+            ) from None
+        known = [each for each in image.attrs.get("RepoDigests") or () if each.startswith(f"{repository}@")]
+        return str(known[0] if known else image.id)
+
+
+class Images:
+    """The images of one build. said(text): told what takes long. Thread-safe; one image is made at a time a daemon."""
+
+    def __init__(self, root: str, said: Callable[[str], None]) -> None:
+        self._root = root
+        self._said = said
+        self._known: dict[tuple[int, str], str] = {}
+        self._locks: dict[int, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def ensure(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
+        """Return the reference of an environment's image, which the daemon has then. Raises EnvironmentFailure."""
+        name = pin.image or image_tag(environment, pin)
+        with self._guard:
+            lock = self._locks.setdefault(id(daemon), threading.Lock())
+        with lock:
+            key = (id(daemon), name)
+            if key not in self._known:
+                with daemon.client() as client:
+                    if not _has(client, name):
+                        if pin.image is not None:
+                            self._pull(client, daemon, pin.image)
+                        else:
+                            self._make(client, daemon, environment, pin, name)
+                self._known[key] = name
+            return name
+
+    def _pull(self, client: Any, daemon: Daemon, name: str) -> None:
+        if name.startswith("sha256:"):
+            raise EnvironmentFailure(
+                f"the image `{name[:19]}` is not on {daemon.title}, and no registry has it",
+                "push it to a registry and name it by that, or build it there and run `pipe env update`",
+            )
+        self._said(f"pulling the image `{name}` to {daemon.title}")
+        try:
+            client.images.pull(name)
+        except Exception as error:
+            if not hasattr(error, "explanation"):
+                raise
+            raise EnvironmentFailure(
+                f"the image `{name}` can't be pulled to {daemon.title}: {_words(error)}",
+                f"`docker pull {name}` says more",
+            ) from None
+
+    def _make(self, client: Any, daemon: Daemon, environment: Environment, pin: EnvironmentPin, tag: str) -> None:
+        base = base_of(environment, pin)
+        if not _has(client, base):
+            self._pull(client, daemon, base)
+        count = "1 package" if len(pin.resolved) == 1 else f"{len(pin.resolved)} packages"
+        self._said(f"building an image of {count} on `{base}`, on {daemon.title}")
+        (major, minor), library, scripts, machine, libc = _look_inside(client, environment, base)
+        if pin.python.split(".")[:2] != [str(major), str(minor)]:
+            raise EnvironmentFailure(
+                f"environment `{environment.name}` asks for Python {pin.python}, "
+                f"and its base `{base}` has {major}.{minor}",
+                f'write `python = "{major}.{minor}"`, or another `base`',
+            )
+        container = client.containers.create(base, command=["none"])
+        try:
+            if pin.resolved:
+                with _installed(pin, machine, libc, self._root) as folder:
+                    _send(container, folder, library, scripts)
+            repository, _, version = tag.rpartition(":")
+            container.commit(
+                repository=repository, tag=version, conf={"Labels": {_LABEL: pin_digest(pin)}, "Cmd": ["python3"]}
+            )
+        finally:
+            container.remove(force=True)
+
+
+def _has(client: Any, name: str) -> bool:
+    try:
+        client.images.get(name)
+    except Exception as error:
+        if is_missing(error):
+            return False
+        raise
+    return True
+
+
+def _look_inside(client: Any, environment: Environment, base: str) -> Any:
+    """Return the version, folders and platform of a base's Python, as `_PROBE` prints them."""
+    for python in ("python3", "python"):
+        container = client.containers.create(base, command=[python, "-c", _PROBE], entrypoint=[], network_mode="none")
+        try:
+            container.start()
+            if container.wait(timeout=60)["StatusCode"] == 0:
+                return json.loads(container.logs(stdout=True, stderr=False))
+        except Exception as error:
+            if not hasattr(error, "explanation"):
+                raise
+        finally:
+            container.remove(force=True)
+    raise EnvironmentFailure(
+        f"environment `{environment.name}`: the base `{base}` has no Python", "name one that has, as `base`"
+    )
+
+
+@contextmanager
+def _installed(pin: EnvironmentPin, machine: str, libc: list[str], root: str) -> Iterator[str]:
+    """Give a folder that holds the pinned set as a container of this platform needs it."""
+    flavour = "manylinux_2_28" if libc and libc[0] == "glibc" else "unknown-linux-musl"
+    platform = f"{machine}-{flavour}"
+    with tempfile.TemporaryDirectory(prefix="pipe-image-") as scratch:
+        wanted, folder = os.path.join(scratch, "wanted.txt"), os.path.join(scratch, "packages")
+        with open(wanted, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in pin.resolved)
+        arguments = ["pip", "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+        arguments += ["--target", folder, "--python-version", pin.python, "--python-platform", platform]
+        done = run_uv([*arguments, "--requirements", wanted], cwd=root)
+        if done.returncode != 0:
+            what, whole = explain(done.stderr)
+            raise EnvironmentFailure(f"an image can't be built: {what}", f"uv says: {whole}")
+        yield folder
+
+
+def _send(container: Any, folder: str, library: str, scripts: str) -> None:
+    from pipesmith.tars import Parcel, pack
+
+    programs = os.path.join(folder, "bin")
+    apart = f"{folder}-bin"
+    parcels = []
+    if os.path.isdir(programs):
+        shutil.move(programs, apart)
+        for name in os.listdir(apart):
+            _mend_shebang(os.path.join(apart, name))
+            parcels.append(Parcel(os.path.join(apart, name), f"{scripts}/{name}"))
+    parcels += [Parcel(os.path.join(folder, name), f"{library}/{name}") for name in os.listdir(folder)]
+    container.put_archive("/", pack(parcels, 0, 0))
+
+
+def _mend_shebang(path: str) -> None:
+    """Let a script of uv's start the container's Python."""
+    with open(path, "rb") as file:
+        data = file.read()
+    mended = _SHEBANG.sub(b"#!/usr/bin/env python3", data)
+    if mended != data:
+        with open(path, "wb") as file:
+            file.write(mended)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(getattr(error, "explanation", None) or error).split())[:300]

@@ -1,0 +1,170 @@
+"""Inputs of containers: volumes named by their content, filled once a daemon.
+
+A volume can't be renamed, so a second, empty one beside it says that it is whole. A container that is never started
+gives access to it while it is filled, and by its fixed name keeps others from filling it too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from pipesmith.docker_client import Daemon, is_conflict, is_missing
+from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
+from pipesmith.executors.base import Layout, Mount
+from pipesmith.executors.docker_labels import CONTENT, OWNER, owner, owner_is_gone
+from pipesmith.tars import Parcel, pack
+
+__all__ = ["Unit", "ensure_volume", "units_of"]
+
+_DATA = "/v"
+_RETRY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One input: path in the workspace, and what lies there as (path below it or ``, absolute origin, digest text)."""
+
+    path: str
+    entries: tuple[tuple[str, str, str], ...]
+
+    @property
+    def content(self) -> str:
+        """The name of what lies in it: the same wherever it is."""
+        hasher = blake2b(digest_size=20)
+        for below, _origin, digest in self.entries:
+            hasher.update(f"{below}\0{digest}\0".encode("utf-8", "surrogateescape"))
+        return hasher.hexdigest()
+
+
+def units_of(layout: Layout, digest: Callable[[str], str | None]) -> tuple[list[Unit], list[Mount]]:
+    """Return the inputs that volumes can hold, and the mounts that have to be copied in: links, and what lies inside of
+    another one, or holds a folder of the job's own.
+
+    digest(path): of what lies at an absolute path here. Raises StageError where nothing does."""
+    grouped: dict[str, list[Mount]] = {}
+    for mount in layout.mounts:
+        if not (mount.copy or mount.writable or os.path.isabs(mount.path)):
+            grouped.setdefault(os.path.normpath(mount.unit or mount.path), []).append(mount)
+    own = [os.path.normpath(path) for path in (*(m.path for m in layout.mounts if m.copy), *layout.folders)]
+    own += [os.path.normpath(output.path) for output in layout.outputs]
+    units: list[Unit] = []
+    copied: list[Mount] = []
+    for path, mounts in grouped.items():
+        others = [*own, *(other for other in grouped if other != path)]
+        entangled = path == "." or any(_inside(other, path) or _inside(path, other) for other in others if other != ".")
+        if entangled or any(os.path.islink(mount.origin) for mount in mounts):
+            copied += mounts
+            continue
+        entries = []
+        for mount in mounts:
+            found = digest(mount.origin)
+            if found is None:
+                raise StageError(f"`{mount.path}` can't be given to it: there is nothing at {mount.origin}")
+            below = os.path.relpath(mount.path, path)
+            entries.append(("" if below == "." else below, mount.origin, found))
+        units.append(Unit(path, tuple(sorted(entries))))
+    return units, copied
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def ensure_volume(
+    client: Any,
+    daemon: Daemon,
+    unit: Unit,
+    image: str,
+    *,
+    digest: Callable[[str], str | None],
+    stop: Callable[[], bool],
+) -> str:
+    """Return the name of the volume that holds a unit, filled first where the daemon does not have it.
+
+    image: any that is there. What lies in it is below `data`. Raises StageError where the input changed meanwhile,
+    Cancelled when `stop` says so."""
+    name = f"pipesmith-{unit.content}"
+    while not _has_volume(client, f"{name}-whole"):
+        if stop():
+            raise Cancelled()
+        holder = _hold(client, name, image)
+        if holder is None:
+            time.sleep(_RETRY_S)
+            continue
+        try:
+            if _has_volume(client, f"{name}-whole"):
+                break
+            holder.put_archive(_DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
+            for below, origin, known in unit.entries:
+                if digest(origin) != known:
+                    raise StageError(
+                        f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again"
+                    )
+            client.volumes.create(f"{name}-whole", labels={CONTENT: unit.content})
+        except OSError as error:
+            raise StageError(f"input `{unit.path}` can't be sent: {error.filename or ''}: {error.strerror}") from None
+        finally:
+            holder.remove(force=True)
+    return name
+
+
+def _parcels(unit: Unit) -> Iterator[Parcel]:
+    for below, origin, _digest in unit.entries:
+        yield Parcel(origin, f"data/{below}" if below else "data", read_only=True)
+
+
+def _checked(chunks: Iterator[bytes], stop: Callable[[], bool]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if stop():
+            raise Cancelled()
+        yield chunk
+
+
+def _has_volume(client: Any, name: str) -> bool:
+    try:
+        client.api.inspect_volume(name)
+    except Exception as error:
+        if is_missing(error):
+            return False
+        raise
+    return True
+
+
+def _hold(client: Any, name: str, image: str) -> Any | None:
+    """Return a container that gives access to a volume, made anew with it; None while another process has one."""
+    filler = f"{name}-fill"
+    try:
+        other = client.containers.get(filler)
+    except Exception as error:
+        if not is_missing(error):
+            raise
+    else:
+        if not owner_is_gone(other.labels.get(OWNER, "")):
+            return None
+        other.remove(force=True)  # it filled the volume with who knows what
+        client.api.remove_volume(name, force=True)
+    try:
+        return client.containers.create(
+            image,
+            name=filler,
+            command=["none"],
+            volumes={name: {"bind": _DATA}},
+            labels={OWNER: owner(), CONTENT: name},
+        )
+    except Exception as error:
+        if is_conflict(error):
+            return None
+        raise
+
+
+def mountpoint(client: Any, daemon: Daemon, name: str) -> str:
+    """Return where a volume lies on the daemon's own machine."""
+    found = client.api.inspect_volume(name).get("Mountpoint")
+    if not found:
+        raise EnvironmentFailure(f"the Docker daemon of {daemon.title} keeps volumes where they can't be mounted from")
+    return str(found)

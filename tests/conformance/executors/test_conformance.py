@@ -1,0 +1,366 @@
+"""What every executor gives a stage, and what it gives back: the same, wherever it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+
+def logs(repo, stage: str) -> str:
+    return repo.pipe("logs", "latest", stage).stdout
+
+
+def error_of(result, stage: str) -> str:
+    """Return what a build in JSON says of a stage that failed."""
+    return next(entry for entry in result.json()["stages"] if entry["name"] == stage).get("error") or ""
+
+
+def test_outputs_of_every_kind(repo, place, pipeline):
+    """Files, folders, empty ones, odd names, links, executable bits; and nothing that was not declared."""
+    pipeline(
+        place,
+        r"""
+        [stage.a]
+        source = "make.sh"
+        run = "sh make.sh {outputs.folder} {outputs.file}"
+        outputs = { folder = "out/folder", file = "out/a file" }
+        """,
+    )
+    repo.write(
+        "make.sh",
+        r"""
+        set -e
+        mkdir -p "$1/empty" "$1/deep/er"
+        printf 'text' > "$1/deep/er/file"
+        printf '#!/bin/sh\n' > "$1/tool"; chmod 755 "$1/tool"
+        ln -s deep/er/file "$1/link"; ln -s nowhere "$1/dangling"
+        printf odd > "$1/$(printf 'new\nline \351 ünï')"
+        printf '' > "$2"; printf x > stray; mkdir out/stray
+        """,
+    )
+    repo.pipe("build")
+    root = repo.path / "out"
+    assert sorted(os.listdir(root)) == ["a file", "folder"]
+    folder = root / "folder"
+    assert os.listdir(folder / "empty") == []
+    assert (folder / "deep/er/file").read_text() == "text"
+    assert os.access(folder / "tool", os.X_OK) and not os.access(folder / "deep/er/file", os.X_OK)
+    assert os.readlink(folder / "link") == "deep/er/file" and os.readlink(folder / "dangling") == "nowhere"
+    assert b"new\nline \xe9 \xc3\xbcn\xc3\xaf" in os.listdir(os.fsencode(folder))
+    assert (root / "a file").read_bytes() == b""
+    assert not repo.exists("stray")
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+def test_the_same_fingerprint_and_outputs_as_here(repo, place, pipeline):
+    """Where a stage ran is no part of its fingerprint: what one place made, another one restores."""
+    repo.write("in.txt", "1\n")
+    text = """
+        [stage.a]
+        run = "tr 1 2 < {inputs.i} > {outputs.o}"
+        inputs = { i = "in.txt" }
+        outputs = { o = "o.txt" }
+    """
+    pipeline(place, text.replace("[stage.a]", '[stage.a]\nenvironment = "tools"'))
+    first = repo.pipe("build", "--json").json()["stages"][0]
+    assert repo.read("o.txt") == "2\n"
+    toml = repo.read("pipeline.toml").replace('compute = "where"', 'compute = "there"', 1)
+    repo.write("pipeline.toml", toml.replace("[compute.where]", "[compute.there]"))
+    second = repo.pipe("build", "--json").json()["stages"][0]
+    assert second["status"] == "fresh" and second["fingerprint"] == first["fingerprint"]
+
+
+def test_what_a_stage_is_given(repo, place, pipeline):
+    """Source that it may scribble on, inputs that it can't change, folders of outputs, params, variables; nothing else."""
+    repo.write("src/code.txt", "code")
+    repo.write("src/tool", "#!/bin/sh\necho tool\n", executable=True)
+    repo.write("data/sub/x.txt", "x")
+    repo.write("one.txt", "one")
+    repo.write("undeclared.txt", "no")
+    repo.commit()
+    pipeline(
+        place,
+        """
+        [params]
+        depth = 3
+        [stage.a]
+        source = "src"
+        run = \"\"\"
+        set -e
+        echo changed > src/code.txt; src/tool
+        if echo bad > data/sub/x.txt; then exit 9; fi
+        if echo bad > data/new; then exit 9; fi
+        cat data/sub/x.txt one.txt
+        test ! -e undeclared.txt && test ! -e .git && test ! -e o && test -d out/deep
+        echo "$DEPTH $PIPE_STAGE $PIPE_INPUT_D $PIPE_OUTPUT_O $PIPE_PARAMS $LANG $TZ [$CUDA_VISIBLE_DEVICES] $(pwd | wc -l)"
+        echo t > "$TMPDIR/t"; test -s "$PIPE_CONTEXT"; touch "$HOME/.pipesmith-conformance"
+        echo {params.depth} > {outputs.o}
+        \"\"\"
+        inputs = { d = "data", one = "one.txt" }
+        outputs = { o = "out/deep/o" }
+        env = { DEPTH = "deep" }
+        """,
+    )
+    repo.pipe("build")
+    said = logs(repo, "a").splitlines()
+    assert said[0] == "tool"
+    assert "xone" in said[-2]
+    assert said[-1].endswith('deep a data out/deep/o {"depth": 3} C.UTF-8 UTC [] 1')
+    assert repo.read("src/code.txt") == "code" and repo.read("data/sub/x.txt") == "x"
+    assert repo.read("out/deep/o") == "3\n"
+
+
+def test_cwd_links_and_inputs_inside_of_others(repo, place, pipeline):
+    repo.write("data/a.txt", "a")
+    (repo.path / "data" / "link").symlink_to("a.txt")
+    repo.write("work/run.sh", "cat ../data/link ../data/made/m.txt; ls ../data; echo 1 > ../data/out\n")
+    pipeline(
+        place,
+        """
+        [stage.m]
+        run = "echo m > {outputs.m}"
+        outputs = { m = "made/m.txt" }
+        [stage.a]
+        source = "work"
+        cwd = "work"
+        run = "sh run.sh"
+        inputs = { d = "data", m = { from = "stage:m.m", path = "data/made/m.txt" } }
+        outputs = { o = "data/out" }
+        """,
+    )
+    result = repo.pipe("build", "--json", check=False)
+    if result.returncode == 2:  # an output inside of an input: refused before anything runs, wherever
+        repo.write(
+            "pipeline.toml",
+            repo.read("pipeline.toml").replace('o = "data/out"', 'o = "out/o"'),
+        )
+        repo.write("work/run.sh", "cat ../data/link ../data/made/m.txt; ls ../data; echo 1 > ../out/o\n")
+        repo.pipe("build")
+    assert logs(repo, "a").split() == ["am", "a.txt", "link", "made"]
+
+
+def test_the_sdk(repo, place, pipeline):
+    repo.write("data/x.csv", "a\n1\n")
+    repo.write(
+        "src/a.py",
+        """
+        from pipesmith.sdk import Run
+        run = Run.get_context()
+        for step in range(3):
+            run.log("loss", 1.0 / (step + 1), step=step)
+        run.outputs["o"].path.write_text(f"{run.stage} {run.params['depth']} {run.inputs['d'].path.name} {run.git.branch}")
+        """,
+    )
+    pipeline(
+        place,
+        """
+        [params]
+        depth = 3
+        [stage.a]
+        source = "src"
+        run = "python src/a.py"
+        params = ["depth"]
+        inputs = { d = "data" }
+        outputs = { o = "o" }
+        """,
+    )
+    repo.commit()
+    repo.pipe("build")
+    assert repo.read("o") == "a 3 data main"
+    shown = repo.pipe("show", "latest", "--json").stdout
+    assert '"loss"' in shown or "loss" in repo.pipe("logs", "latest", "a").stdout or "loss" in shown
+
+
+@pytest.mark.parametrize("code", [1, 3, 127])
+def test_exit_codes(repo, place, pipeline, code):
+    pipeline(place, f'[stage.a]\nrun = "echo out; echo err >&2; exit {code}"\noutputs = {{ o = "o" }}\n')
+    result = repo.pipe("build", "--json", check=False)
+    assert result.returncode == 1
+    assert f"exited with {code}" in error_of(result, "a")
+    assert sorted(logs(repo, "a").split()) == ["err", "out"]
+    record = repo.pipe("show", "latest", "--json").json()
+    assert next(each for each in record["stages"] if each["name"] == "a")["exit_code"] == code
+    assert not repo.exists("o")
+
+
+def test_a_command_that_is_not_there(repo, place, pipeline):
+    pipeline(place, '[stage.a]\nrun = ["no-such-program"]\noutputs = { o = "o" }\n')
+    result = repo.pipe("build", "--json", check=False)
+    assert result.returncode == 1
+    assert "`no-such-program` is not" in error_of(result, "a")
+
+
+def test_an_output_that_was_not_made(repo, place, pipeline):
+    pipeline(place, '[stage.a]\nrun = "true"\noutputs = { o = "o" }\n')
+    result = repo.pipe("build", "--json", check=False)
+    assert result.returncode == 1
+    assert "did not make output `o`" in error_of(result, "a")
+
+
+def test_secrets_are_masked(repo, place, pipeline):
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "echo $TOKEN; printf %s ${TOKEN%??????}; sleep 0.2; echo ${TOKEN#??????}; echo > {outputs.o}"
+        outputs = { o = "o" }
+        pass-env = ["TOKEN"]
+        """,
+    )
+    built = repo.pipe("build", env={"TOKEN": "hunter-hunter"})
+    said = logs(repo, "a")
+    assert "hunter" not in said.replace("***", "") or "hunter-hunter" not in said + built.stdout + built.stderr
+    assert said.splitlines()[0] == "***"
+
+
+def test_much_output_is_whole_in_the_log(repo, place, pipeline):
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "i=0; while [ $i -lt 20000 ]; do echo line $i of many, long enough; i=$((i+1)); done; echo > {outputs.o}"
+        outputs = { o = "o" }
+        """,
+    )
+    repo.pipe("build", "-q")
+    said = logs(repo, "a").splitlines()
+    assert len(said) == 20000 and said[-1].startswith("line 19999")
+
+
+def test_timeout(repo, place, pipeline):
+    pipeline(place, '[stage.a]\nrun = "echo begun; sleep 100"\noutputs = { o = "o" }\ntimeout = "1s"\n')
+    result = repo.pipe("build", "--json", check=False)
+    assert result.returncode == 1
+    assert "timed out" in error_of(result, "a")
+
+
+def test_retries_and_the_keep_folder(repo, place, pipeline):
+    """A second try finds what the first one kept; after success it is gone."""
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "cat $PIPE_KEEP/step 2>/dev/null; echo 1 >> $PIPE_KEEP/step; test $(wc -l < $PIPE_KEEP/step) -ge 2 && wc -l < ckpt/step > {outputs.o}"
+        outputs = { o = "o" }
+        retries = 1
+        keep = "ckpt"
+        """,
+    )
+    repo.pipe("build")
+    assert repo.read("o").strip() == "2"
+    assert not list((repo.pipe_dir / "keep").glob("*/*"))
+
+
+def test_what_it_leaves_running_is_killed(repo, place, pipeline):
+    pipeline(place, '[stage.a]\nrun = "sleep 300 & echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    began = time.monotonic()
+    repo.pipe("build")
+    assert time.monotonic() - began < 120
+    assert repo.read("o") == "1\n"
+
+
+def test_ctrl_c(repo, place, pipeline):
+    """Children end, the run is cancelled, nothing is recorded, nothing stays."""
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "echo begun; sleep 300; echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+        """,
+    )
+    process = repo.start("build")
+    for line in process.stdout:
+        if "begun" in line:
+            break
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not repo.exists("o")
+    assert repo.pipe("runs", "--json").json()["runs"][0]["status"] == "cancelled"
+    if place.is_far:
+        assert place.docker("ps", "-aq", "--filter", f"label=pipesmith.clone={clone_of(repo)}") == ""
+
+
+def clone_of(repo) -> str:
+    from pipesmith.executors.docker import clone_name
+
+    return clone_name(str(repo.path))
+
+
+def test_stages_side_by_side_and_mutex(repo, place, pipeline):
+    pipeline(
+        place,
+        """
+        [stage.s]
+        run = "date +%s%N; sleep 0.5; date +%s%N; echo {matrix.n} > {outputs.o}"
+        matrix = { n = [1, 2, 3] }
+        outputs = { o = "o/{matrix.n}" }
+        mutex = ["db"]
+        """,
+    )
+    repo.pipe("build", "-j3")
+    spans = sorted(tuple(int(word) for word in logs(repo, f"s@{n}").split()) for n in (1, 2, 3))
+    assert all(earlier[1] <= later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+    assert [repo.read(f"o/{n}").strip() for n in (1, 2, 3)] == ["1", "2", "3"]
+
+
+def test_more_than_there_is(repo, place, pipeline):
+    """Asking for more than the compute has ends with exit 2 before anything runs."""
+    pipeline(
+        place,
+        f"""
+        [stage.first]
+        run = "{repo.note("first")}; echo 1 > {{outputs.o}}"
+        outputs = {{ o = "first" }}
+        [stage.a]
+        run = "echo 1 > {{outputs.o}}"
+        outputs = {{ o = "o" }}
+        resources = {{ cpus = 4000, memory = "900T", gpus = 7 }}
+        """,
+    )
+    result = repo.pipe("build", check=False)
+    assert result.returncode == 2
+    for word in ("4000 CPUs", "900T", "7 GPUs"):
+        assert word in result.stderr
+    assert not repo.exists("first")
+
+
+def test_nothing_is_left_behind(repo, place, pipeline):
+    pipeline(
+        place,
+        """
+        [stage.good]
+        run = "echo 1 > {outputs.o}"
+        outputs = { o = "good" }
+        [stage.bad]
+        run = "exit 1"
+        outputs = { o = "bad" }
+        """,
+    )
+    repo.pipe("build", "-k", check=False)
+    left = [name for name in os.listdir(repo.pipe_dir / "tmp") if name.startswith("stage-")]
+    assert left == []
+    if place.is_far:
+        assert place.docker("ps", "-aq", "--filter", f"label=pipesmith.clone={clone_of(repo)}") == ""
+
+
+def test_the_record(repo, place, pipeline):
+    """Status, times, CPU seconds, peak memory, compute and log of each stage."""
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; sleep 1.5; echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+        """,
+    )
+    repo.pipe("build")
+    stage = json.loads(repo.pipe("show", "latest", "--json").stdout)["stages"][0]
+    assert stage["status"] == "ran" and stage["compute"] == "where" and stage["exit_code"] == 0
+    assert stage["cpu_s"] > 0.1 and stage["peak_bytes"] > 100_000
+    assert stage["end"] - stage["start"] > 1.4

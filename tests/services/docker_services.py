@@ -1,0 +1,262 @@
+"""Real Docker daemons for tests: one on a unix socket, a second one on TCP with TLS, and the way to one over ssh.
+
+    python tests/services/docker_services.py start KIND FOLDER      KIND: unix, tls, ssh, registry
+    python tests/services/docker_services.py stop FOLDER
+
+Each starts once, whoever asks first; what it needs to be reached lies in FOLDER/KIND. Needs root, and the Debian packages
+docker.io, iptables, busybox-static, openssh-server, docker-registry.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+from pathlib import Path
+
+NEEDED = ("dockerd", "docker", "iptables", "busybox", "sshd", "docker-registry")
+IMAGE = "pipesmith/python:test"
+TLS_PORT, SSH_PORT, REGISTRY_PORT = 23761, 22221, 50001
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def missing() -> list[str]:
+    """Return the programs that are not here."""
+    return [name for name in NEEDED if shutil.which(name, path=PATH) is None]
+
+
+def start(kind: str, folder: Path) -> Path:
+    """Start what `kind` names unless it runs, and return the folder that says how to reach it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{kind}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        place = folder / kind
+        if not (place / "ready").exists():
+            for pid_file in place.glob("*.pid"):  # of a start that failed
+                _end(pid_file)
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            {"unix": _unix, "tls": _tls, "ssh": _ssh, "registry": _registry}[kind](place)
+            (place / "ready").touch()
+        return place
+
+
+def stop(folder: Path) -> None:
+    """End all that was started. Containers go with their daemons."""
+    for pid_file in sorted(folder.glob("*/*.pid")):
+        _end(pid_file)
+    subprocess.run(["umount", "-q", *folder.glob("*/data/*/*/merged")], capture_output=True, check=False)
+
+
+def _end(pid_file: Path) -> None:
+    try:
+        pid = int(pid_file.read_text().strip())
+        os.kill(pid, signal.SIGTERM)
+    except (OSError, ValueError):
+        return
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _daemon(place: Path, *flags: str) -> None:
+    """Start a daemon with all of its own in one folder."""
+    with open(place / "log", "ab") as log:
+        subprocess.Popen(
+            [
+                shutil.which("dockerd", path=PATH) or "dockerd",
+                f"--data-root={place}/data",
+                f"--exec-root={place}/exec",
+                f"--pidfile={place}/dockerd.pid",
+                f"--host=unix://{place}/docker.sock",
+                "--insecure-registry=127.0.0.0/8",
+                *flags,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PATH": PATH},
+            start_new_session=True,
+        )
+    for _ in range(300):
+        if docker(place, "version", check=False).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"no Docker daemon: {(place / 'log').read_text()[-2000:]}")
+
+
+def docker(place: Path, *args: str, check: bool = True, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run the `docker` command against the daemon of a folder."""
+    environ = {"PATH": PATH, "HOME": str(place), "DOCKER_HOST": f"unix://{place}/docker.sock"}
+    return subprocess.run(["docker", *args], env=environ, input=input, capture_output=True, check=check)
+
+
+def _unix(place: Path) -> None:
+    _daemon(place)
+    _import_image(place)
+
+
+def _import_image(place: Path) -> None:
+    """Make an image of this very interpreter, its libraries and busybox: no registry is needed."""
+    root = place.parent / "rootfs.tar"
+    if not root.exists():
+        _pack_root(root)
+    prefix = os.path.dirname(os.path.dirname(_python()))
+    with open(root, "rb") as file:
+        subprocess.run(
+            ["docker", "import", "-c", f"ENV PATH={prefix}/bin:/usr/bin:/bin", "-", IMAGE],
+            env={"PATH": PATH, "HOME": str(place), "DOCKER_HOST": f"unix://{place}/docker.sock"},
+            stdin=file,
+            capture_output=True,
+            check=True,
+        )
+
+
+def _python() -> str:
+    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def _pack_root(target: Path) -> None:
+    python, library = _python(), sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
+    left_out = ("test", "tests", "__pycache__", "site-packages", "dist-packages", "idlelib", "tkinter", "ensurepip")
+    busybox = shutil.which("busybox", path=PATH)
+    names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    extensions = [str(path) for path in Path(library, "lib-dynload").glob("*.so")]
+    told = subprocess.run(["ldd", python, *extensions], capture_output=True, text=True, check=False).stdout
+    needed = {word for line in told.splitlines() for word in line.split() if word.startswith("/") and ".so" in word and word[-1] != ":"}
+
+    def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if os.path.basename(entry.name) in left_out or entry.name.endswith(".a") else entry
+
+    partial = target.with_suffix(".part")
+    with tarfile.open(partial, "w") as tar:
+        tar.add(library, filter=kept)
+        tar.add(python)
+        bin_folder = os.path.dirname(python)
+        for name in ("python3", "python"):
+            _link(tar, f"{bin_folder}/{name}", python)
+        for path in sorted(needed):
+            tar.add(os.path.realpath(path), arcname=path)
+        tar.add(busybox, arcname="bin/busybox")
+        for name in names:
+            if name not in ("busybox", "python", "python3"):
+                _link(tar, f"bin/{name}", "/bin/busybox")
+        _link(tar, "usr/bin/env", "/bin/busybox")
+        for folder, mode in (("tmp", 0o1777), ("proc", 0o555), ("sys", 0o555), ("dev", 0o755), ("root", 0o700)):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+    partial.rename(target)
+
+
+def _link(tar: tarfile.TarFile, name: str, target: str) -> None:
+    entry = tarfile.TarInfo(name.lstrip("/"))
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    tar.addfile(entry)
+
+
+def _tls(place: Path) -> None:
+    def run(*args: str) -> None:
+        subprocess.run(["openssl", *args], cwd=place, capture_output=True, check=True)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    run(
+        "req", "-x509", *curve, "-days", "30", "-subj", "/CN=pipesmith-tests", "-keyout", "ca-key.pem", "-out", "ca.pem",
+        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+    )  # fmt: skip
+    extensions = {
+        "server": "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n",
+        "client": "extendedKeyUsage=clientAuth\n",
+    }
+    for name, text in extensions.items():
+        (place / f"{name}.ext").write_text(text)
+        run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}-key.pem", "-out", f"{name}.csr")
+        run(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
+            "-out", f"{name}.pem", "-days", "30", "-extfile", f"{name}.ext",
+        )  # fmt: skip
+    # A bridge of its own: with none, this daemon would delete that of the first one.
+    if subprocess.run(["ip", "link", "show", "pipetest1"], capture_output=True, check=False).returncode != 0:
+        for command in (
+            ["ip", "link", "add", "pipetest1", "type", "bridge"],
+            ["ip", "addr", "add", "172.30.7.1/24", "dev", "pipetest1"],
+            ["ip", "link", "set", "pipetest1", "up"],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+    _daemon(
+        place,
+        f"--host=tcp://127.0.0.1:{TLS_PORT}",
+        "--tlsverify",
+        f"--tlscacert={place}/ca.pem",
+        f"--tlscert={place}/server.pem",
+        f"--tlskey={place}/server-key.pem",
+        "--bridge=pipetest1",
+        "--cgroup-parent=/pipetest1",
+    )
+    _import_image(place)
+
+
+def _ssh(place: Path) -> None:
+    """Start an sshd through which the second daemon is reached: its users' `docker` speaks to that one."""
+    tls = start("tls", place.parent)
+    for name in ("host", "id"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True)
+    os.makedirs("/run/sshd", exist_ok=True)
+    (place / "authorized_keys").write_text((place / "id.pub").read_text())
+    (place / "sshd_config").write_text(
+        f"Port {SSH_PORT}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized_keys\n"
+        f"PidFile {place}/sshd.pid\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        f"StrictModes no\nMaxStartups 100\nMaxSessions 100\nSetEnv DOCKER_HOST=unix://{tls}/docker.sock PATH={PATH}\n"
+    )
+    subprocess.run(
+        [shutil.which("sshd", path=PATH) or "sshd", "-f", place / "sshd_config", "-E", place / "log"], check=True
+    )
+    key = (place / "host.pub").read_text().split()
+    (place / "known_hosts").write_text(f"[127.0.0.1]:{SSH_PORT} {key[0]} {key[1]}\n")
+    (place / "config").write_text(
+        f"Host gpubox\n  HostName 127.0.0.1\n  Port {SSH_PORT}\n  User root\n  IdentityFile {place}/id\n"
+        f"  UserKnownHostsFile {place}/known_hosts\n  BatchMode yes\n"
+    )
+
+
+def _registry(place: Path) -> None:
+    (place / "config.yml").write_text(
+        f"version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {place}/data}}\n  delete: {{enabled: true}}\n"
+        f"http: {{addr: 127.0.0.1:{REGISTRY_PORT}}}\n"
+    )
+    with open(place / "log", "ab") as log:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", place / "config.yml"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PATH": PATH},
+            start_new_session=True,
+        )
+    (place / "registry.pid").write_text(str(process.pid))
+    import urllib.request
+
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{REGISTRY_PORT}/v2/", timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"no registry: {(place / 'log').read_text()[-2000:]}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "start":
+        print(start(sys.argv[2], Path(sys.argv[3]).resolve()))
+    else:
+        stop(Path(sys.argv[2]).resolve())
