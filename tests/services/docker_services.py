@@ -95,7 +95,9 @@ def _daemon(place: Path, *flags: str) -> None:
     raise RuntimeError(f"no Docker daemon: {(place / 'log').read_text()[-2000:]}")
 
 
-def docker(place: Path, *args: str, check: bool = True, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+def docker(
+    place: Path, *args: str, check: bool = True, input: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """Run the `docker` command against the daemon of a folder."""
     environ = {"PATH": PATH, "HOME": str(place), "DOCKER_HOST": f"unix://{place}/docker.sock"}
     return subprocess.run(["docker", *args], env=environ, input=input, capture_output=True, check=check)
@@ -133,7 +135,12 @@ def _pack_root(target: Path) -> None:
     names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     extensions = [str(path) for path in Path(library, "lib-dynload").glob("*.so")]
     told = subprocess.run(["ldd", python, *extensions], capture_output=True, text=True, check=False).stdout
-    needed = {word for line in told.splitlines() for word in line.split() if word.startswith("/") and ".so" in word and word[-1] != ":"}
+    needed = {
+        word
+        for line in told.splitlines()
+        for word in line.split()
+        if word.startswith("/") and ".so" in word and word[-1] != ":"
+    }
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if os.path.basename(entry.name) in left_out or entry.name.endswith(".a") else entry

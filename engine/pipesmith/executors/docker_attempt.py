@@ -27,6 +27,7 @@ _LOOK_S = 0.1
 _WAIT_S = 24 * 3600
 _CHUNK = 2 << 20
 _GONE_PATIENCE_S = 15.0
+_INIT_FAILED = "[FATAL tini"  # what Docker's init says of a command that can't be executed
 
 
 class DockerAttempt:
@@ -79,6 +80,8 @@ class DockerAttempt:
                 with self._reading:
                     tail = self._output.end()
                     told["problem"] = told.get("problem") or self._output.problem
+            if told.get("exit") == 127 and any(line.startswith(_INIT_FAILED) for line in tail):
+                told["problem"] = told.get("problem") or f"the command `{self._job.argv[0]}` is not in its image"
             if self._log is not None:
                 os.close(self._log)
             self._result = JobResult(

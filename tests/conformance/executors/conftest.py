@@ -47,7 +47,9 @@ def service(kind: str) -> Path:
     folder = os.environ["PIPESMITH_TEST_SERVICES"]
     if os.geteuid() != 0:
         lacking("Docker daemons are started by root")
-    done = subprocess.run([sys.executable, SERVICES, "start", kind, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, SERVICES, "start", kind, folder], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         lacking(f"no {kind}: {done.stderr[-1500:]}")
     return Path(done.stdout.strip())
