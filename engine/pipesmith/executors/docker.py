@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipesmith.docker_client import Daemon
+from pipesmith.docker_client import Daemon, is_conflict, is_missing
 from pipesmith.errors import EnvironmentFailure, PipeError
 from pipesmith.executors.base import Attempt, Capacity, Job
 from pipesmith.executors.docker_attempt import DockerAttempt
-from pipesmith.executors.docker_labels import CLONE, OWNER, STAGE, owner_is_gone
+from pipesmith.executors.docker_labels import CLONE, CONTENT, OWNER, STAGE, owner_is_gone
 
 __all__ = ["DockerExecutor", "DockerHost"]
 
@@ -183,6 +183,30 @@ def remove_container(container: Any) -> None:
         container.remove(force=True, v=True)
     except docker.errors.APIError:
         pass  # gone, or being removed
+
+
+def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:
+    """Remove a workspace's containers whose pipe is gone, and inputs that no container uses; return how many of each.
+
+    Raises EnvironmentFailure where the daemon can't be reached."""
+    containers = volumes = 0
+    with daemon.client() as client:
+        for container in containers_of(client, clone):
+            if owner_is_gone(container.labels.get(OWNER, "")):
+                remove_container(container)
+                containers += 1
+        for mark in client.volumes.list(filters={"label": CONTENT}):
+            name = mark.name.removesuffix("-whole")
+            try:
+                mark.remove()  # first: what is not marked is not trusted
+                client.api.remove_volume(name)
+                volumes += 1
+            except Exception as error:
+                if is_conflict(error):  # in use: it is whole all the same
+                    client.volumes.create(mark.name, labels=mark.attrs.get("Labels"))
+                elif not is_missing(error):
+                    raise
+    return containers, volumes
 
 
 def clone_name(root: str) -> str:

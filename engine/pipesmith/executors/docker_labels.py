@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 
+from pipesmith.docker_client import Daemon
 from pipesmith.liveness import is_alive, process_mark
 
-__all__ = ["CLONE", "CONTENT", "OWNER", "RUN", "STAGE", "owner", "owner_is_gone"]
+__all__ = ["CLONE", "CONTENT", "OWNER", "RUN", "STAGE", "owner", "owner_is_gone", "used_by_jobs"]
 
 CLONE = "pipesmith.clone"  # of which workspace
 RUN = "pipesmith.run"
@@ -26,3 +27,18 @@ def owner_is_gone(text: str) -> bool:
     host, _, rest = text.partition(" ")
     pid, _, mark = rest.partition(" ")
     return host == socket.gethostname() and pid.isdecimal() and not is_alive(int(pid), mark)
+
+
+def used_by_jobs(daemon: Daemon) -> tuple[float, int, int, int]:
+    """Return the CPUs, bytes and GPUs that running containers of pipesmith's were given, and how many they are.
+
+    Raises EnvironmentFailure where the daemon can't be reached."""
+    cpus, memory, gpus, running = 0.0, 0, 0, 0
+    with daemon.client() as client:
+        for container in client.containers.list(filters={"label": STAGE}, ignore_removed=True):
+            settings = container.attrs["HostConfig"]
+            cpus += (settings.get("NanoCpus") or 0) / 1e9
+            memory += settings.get("Memory") or 0
+            gpus += sum(len(each.get("DeviceIDs") or ()) for each in settings.get("DeviceRequests") or ())
+            running += 1
+    return cpus, memory, gpus, running

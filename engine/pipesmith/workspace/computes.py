@@ -3,68 +3,97 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.docker_client import Daemon
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, PipeError, UserError
 from pipesmith.executors.base import Capacity, Executor
+from pipesmith.executors.docker_labels import used_by_jobs
 from pipesmith.pipeline.model import Compute, Environment, Stage
 
 if TYPE_CHECKING:
+    from pipesmith.environments.images import Images
     from pipesmith.executors.docker import DockerExecutor, DockerHost
     from pipesmith.workspace.session import Session
+    from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["ComputeState", "Computes", "compute_states"]
+__all__ = [
+    "ComputeState",
+    "Computes",
+    "Share",
+    "compute_states",
+    "give_back",
+    "list_computes",
+    "refuse_inside_a_stage",
+    "wait_for",
+    "warm_up",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much there is of something, and how much of it jobs were given."""
+
+    total: float = 0.0
+    used: float = 0.0
+
+    @property
+    def free(self) -> float:
+        return max(0.0, self.total - self.used)
+
+    def as_json(self) -> dict[str, float]:
+        return {"free": self.free, "used": self.used, "total": self.total}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeState:
-    """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. cpus, memory_bytes, gpus:
-    (free, all). queue: containers of jobs that it has."""
+    """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. memory: bytes. queue: jobs
+    that it has at work."""
 
     name: str
     kind: str
     state: str
     nodes: int = 0
-    cpus: tuple[float, float] = (0.0, 0.0)
-    memory_bytes: tuple[int, int] = (0, 0)
-    gpus: tuple[int, int] = (0, 0)
+    cpus: Share = Share()
+    memory: Share = Share()
+    gpus: Share = Share()
     queue: int = 0
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what `compute status --json` prints of it."""
-        names = ("free", "total")
         return {
             "name": self.name,
             "kind": self.kind,
             "state": self.state,
             "nodes": self.nodes,
-            "cpus": dict(zip(names, self.cpus, strict=True)),
-            "memory": dict(zip(names, self.memory_bytes, strict=True)),
-            "gpus": dict(zip(names, self.gpus, strict=True)),
+            "cpus": self.cpus.as_json(),
+            "memory": self.memory.as_json(),
+            "gpus": self.gpus.as_json(),
             "queue": self.queue,
             "error": self.error,
         }
 
 
-@dataclass(slots=True)
 class Computes:
     """The computes of one session. said: told what takes long, set by who builds."""
 
-    session: Session
-    said: Callable[[str], None] = lambda _text: None
-    _daemons: dict[str, list[Daemon]] = field(default_factory=dict)
-    _executors: dict[str, DockerExecutor] = field(default_factory=dict)
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.said: Callable[[str], None] = lambda _text: None
+        self._daemons: dict[str, list[Daemon]] = {}
+        self._executors: dict[str, DockerExecutor] = {}
 
     def executors(self, local: Executor) -> Mapping[str, Executor]:
         """Return the executor of each compute that this version has one for. None is connected yet."""
         found: dict[str, Executor] = {"local": local}
         for name, compute in self.session.pipeline.computes.items():
             if compute.kind == "docker":
-                found[name] = self._docker(compute)
+                found[name] = self.docker(compute)
             elif compute.kind == "local":
                 found[name] = local
         return found
@@ -79,7 +108,7 @@ class Computes:
             compute = self.session.pipeline.computes[stage.compute]
             if compute.kind != "docker":
                 continue
-            executor = self._docker(compute)
+            executor = self.docker(compute)
             if compute.name not in found:
                 found[compute.name] = executor.capacity()
             findings += self._too_much(stage, executor.largest())
@@ -130,26 +159,36 @@ class Computes:
             self._daemons[compute.name] = [Daemon(compute.name, url, tls) for url in urls]
         return self._daemons[compute.name]
 
-    def _docker(self, compute: Compute) -> DockerExecutor:
+    def image_on(self, daemon: Daemon, environment: str) -> str:
+        """Return the reference of an environment's image, made or pulled where the daemon lacks it. Thread-safe.
+
+        Raises EnvironmentFailure."""
+        declared = self.session.pipeline.environments[environment]
+        pin = self.session.pins.environment_pin(declared)
+        if pin is None:
+            raise EnvironmentFailure(f"environment `{environment}` has no pin", "run `pipe env update`")
+        return self._images.ensure(daemon, declared, pin)
+
+    def images_on(self, compute: Compute, environment: str) -> list[str]:
+        """Return an environment's image on each daemon of a compute."""
+        return [self.image_on(daemon, environment) for daemon in self.daemons(compute)]
+
+    @cached_property
+    def _images(self) -> Images:
+        from pipesmith.environments.images import Images
+
+        return Images(self.session.workspace.root, self._say)
+
+    def docker(self, compute: Compute) -> DockerExecutor:
         if compute.name not in self._executors:
-            from pipesmith.environments.images import Images
             from pipesmith.executors.docker import DockerExecutor, clone_name
 
             session = self.session
-            images = Images(session.workspace.root, self._say)
-
-            def image(daemon: Daemon, name: str) -> str:
-                environment = session.pipeline.environments[name]
-                pin = session.pins.environment_pin(environment)
-                if pin is None:
-                    raise EnvironmentFailure(f"environment `{name}` has no pin", "run `pipe env update`")
-                return images.ensure(daemon, environment, pin)
-
             self._executors[compute.name] = DockerExecutor(
                 compute.name,
                 self._hosts(compute),
                 clone=clone_name(session.workspace.root),
-                image=image,
+                image=self.image_on,
                 digest=self._digest,
                 said=self._say,
             )
@@ -195,23 +234,97 @@ def _bytes(value: Any) -> int | None:
     return parse_size_bytes(value) if isinstance(value, str) else value
 
 
-def compute_states(session: Session, names: Sequence[str] = ()) -> list[ComputeState]:
-    """Return the computes (all without names) as they are now. One that can't be reached is `down`, with the error.
-
-    Raises UserError for a name that is none."""
+def _named(session: Session, names: Sequence[str]) -> list[Compute]:
     from pipesmith.errors import nearest
 
     computes = session.pipeline.computes
     for name in names:
         if name not in computes:
             near = nearest(name, computes)
-            raise UserError(
-                f"no compute `{name}`", f"did you mean `{near}`?" if near else "`pipe compute ls` lists them"
-            )
+            help = f"did you mean `{near}`?" if near else "`pipe compute ls` lists them"
+            raise UserError(f"no compute `{name}`", help)
+    return [computes[name] for name in (names or computes)]
+
+
+def list_computes(workspace: Workspace, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return name, kind and where it is of each compute (all without names). None is asked. Raises UserError."""
+    found = []
+    for compute in _named(workspace.session(), names):
+        hosts = compute.options.get("hosts") or ()
+        urls = [str(each.get("url")) if isinstance(each, Mapping) else str(each) for each in hosts]
+        where = compute.options.get("host") or ", ".join(urls) or compute.options.get("address")
+        default = {"local": "this machine", "docker": "the Docker daemon that `docker` uses here"}
+        found.append({"name": compute.name, "kind": compute.kind, "where": where or default.get(compute.kind, "")})
+    return found
+
+
+def compute_states(workspace: Workspace, names: Sequence[str] = ()) -> list[ComputeState]:
+    """Return the computes (all without names) as they are now. One that can't be reached is `down`, with the error.
+
+    Raises UserError for a name that is none."""
+    session = workspace.session()
     try:
-        return [_state(session, computes[name]) for name in (names or computes)]
+        return [_state(session, compute) for compute in _named(session, names)]
     finally:
         session.computes.close()
+
+
+def wait_for(workspace: Workspace, names: Sequence[str], timeout_s: float) -> list[ComputeState]:
+    """Wait until all named computes can be reached, or the time is over, and return how they are then."""
+    until = time.monotonic() + timeout_s
+    while True:
+        states = compute_states(workspace, names)
+        if all(state.state != "down" for state in states) or time.monotonic() >= until:
+            return states
+        time.sleep(1.0)
+
+
+def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], None]) -> list[ComputeState]:
+    """Have computes ready for the stages that run there: every daemon reached, and the images of their environments on
+    it. Raises EnvironmentFailure where an image can't be had; pins that are missing are resolved and locked."""
+    refuse_inside_a_stage("pipe compute up")
+    session = workspace.session()
+    session.computes.said = said
+    chosen = {compute.name: compute for compute in _named(session, names)}
+    wanted = {
+        (stage.compute, stage.environment)
+        for stage in session.pipeline.stages.values()
+        if stage.environment is not None and stage.compute in chosen and chosen[stage.compute].kind == "docker"
+    }
+    try:
+        from pipesmith.workspace.envs import resolve_and_lock
+
+        resolve_and_lock(workspace, session, sorted({name for _compute, name in wanted}), said)
+        for compute, environment in sorted(wanted):
+            session.computes.images_on(chosen[compute], environment)
+    finally:
+        session.computes.close()
+    return compute_states(workspace, names)
+
+
+def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], None]) -> list[ComputeState]:
+    """Remove what computes keep of ended builds: containers that nobody looks after, and inputs that no container uses.
+
+    Images stay: they are the daemon's, and `docker image prune` knows them."""
+    refuse_inside_a_stage("pipe compute down")
+    session = workspace.session()
+    try:
+        for compute in _named(session, names):
+            if compute.kind == "docker":
+                from pipesmith.executors.docker import clone_name, drop_leftovers
+
+                for daemon in session.computes.daemons(compute):
+                    containers, volumes = drop_leftovers(daemon, clone_name(workspace.root))
+                    said(f"{daemon.title}: {containers} containers and {volumes} inputs removed")
+    finally:
+        session.computes.close()
+    return compute_states(workspace, names)
+
+
+def refuse_inside_a_stage(command: str) -> None:
+    """Raise UserError where this is a stage of a build."""
+    if os.environ.get("PIPE_RUN") and os.environ.get("PIPE_STAGE"):
+        raise UserError(f"`{command}` does not start inside a stage (here `{os.environ['PIPE_STAGE']}`)")
 
 
 def _state(session: Session, compute: Compute) -> ComputeState:
@@ -224,48 +337,26 @@ def _state(session: Session, compute: Compute) -> ComputeState:
             state="unsupported",
             error=f"this version does not run stages on `{compute.kind}`",
         )
+    nodes = len(session.computes.daemons(compute))
     try:
-        executor = session.computes._docker(compute)
+        executor = session.computes.docker(compute)
         capacity = executor.capacity()
-        used_cpus, used_memory, used_gpus, queue = 0.0, 0, 0, 0
+        cpus, memory, gpus, queue = 0.0, 0, 0, 0
         for host in executor.hosts:
-            cpus, memory, gpus, running = _used(host.daemon)
-            used_cpus, used_memory, used_gpus = used_cpus + cpus, used_memory + memory, used_gpus + gpus
-            queue += running
+            used = used_by_jobs(host.daemon)
+            cpus, memory, gpus, queue = cpus + used[0], memory + used[1], gpus + used[2], queue + used[3]
     except PipeError as error:
-        return ComputeState(
-            name=compute.name,
-            kind=compute.kind,
-            state="down",
-            nodes=len(session.computes.daemons(compute)),
-            error=error.text,
-        )
-    total_memory = capacity.memory_bytes or 0
+        return ComputeState(name=compute.name, kind=compute.kind, state="down", nodes=nodes, error=error.text)
     return ComputeState(
         name=compute.name,
         kind=compute.kind,
         state="up",
-        nodes=len(executor.hosts),
-        cpus=(max(0.0, capacity.cpus - used_cpus), capacity.cpus),
-        memory_bytes=(max(0, total_memory - used_memory), total_memory),
-        gpus=(max(0, len(capacity.gpus) - used_gpus), len(capacity.gpus)),
+        nodes=nodes,
+        cpus=Share(capacity.cpus, cpus),
+        memory=Share(capacity.memory_bytes or 0, memory),
+        gpus=Share(len(capacity.gpus), gpus),
         queue=queue,
     )
-
-
-def _used(daemon: Daemon) -> tuple[float, int, int, int]:
-    """Return the CPUs, bytes and GPUs that running containers of pipesmith's were given, and how many they are."""
-    from pipesmith.executors.docker_labels import STAGE
-
-    cpus, memory, gpus, running = 0.0, 0, 0, 0
-    with daemon.client() as client:
-        for container in client.containers.list(filters={"label": STAGE}, ignore_removed=True):
-            settings = container.attrs["HostConfig"]
-            cpus += (settings.get("NanoCpus") or 0) / 1e9
-            memory += settings.get("Memory") or 0
-            gpus += sum(len(each.get("DeviceIDs") or ()) for each in settings.get("DeviceRequests") or ())
-            running += 1
-    return cpus, memory, gpus, running
 
 
 def _this_machine(compute: Compute) -> ComputeState:
@@ -273,16 +364,15 @@ def _this_machine(compute: Compute) -> ComputeState:
     from pipesmith.executors.probe import machine_capacity
 
     capacity = machine_capacity()
-    gpus = len(GpuPool(compute.gpus).gpus)
     memory = capacity.memory_bytes or 0
     return ComputeState(
         name=compute.name,
         kind=compute.kind,
         state="up",
         nodes=1,
-        cpus=(max(0.0, capacity.cpus - os.getloadavg()[0]), capacity.cpus),
-        memory_bytes=(_free_memory(memory), memory),
-        gpus=(gpus, gpus),
+        cpus=Share(capacity.cpus, min(capacity.cpus, os.getloadavg()[0])),
+        memory=Share(memory, memory - _free_memory(memory)),
+        gpus=Share(len(GpuPool(compute.gpus).gpus)),
     )
 
 

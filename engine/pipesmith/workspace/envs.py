@@ -31,8 +31,8 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
     names = list(wanted or known)
     for name in names:
         environment = known[name]
-        if environment.image or environment.dockerfile or environment.conda:
-            raise UserError(f"this version does not build environments of images or conda (`{name}`)")
+        if environment.dockerfile or environment.conda:
+            raise UserError(f"this version does not build environments of dockerfiles or conda (`{name}`)")
     return names
 
 
@@ -54,6 +54,8 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
         pin = session.pins.environment_pin(environment) if environment.python != "system" else None
         if environment.python == "system":
             entry |= {"state": "system", "prefix": system_environment().prefix}
+        elif pin is not None and pin.image is not None:
+            entry |= {"python": None, "state": "pinned", "prefix": pin.image}
         elif pin is not None:
             prefix = os.path.join(environments_folder(), environment_key(pin))
             entry |= {"python": pin.python, "packages": len(pin.resolved), "prefix": prefix}
@@ -62,9 +64,18 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
     return found
 
 
-def _lock(workspace: Workspace, session: Session) -> None:
+def resolve_and_lock(
+    workspace: Workspace,
+    session: Session,
+    names: Sequence[str],
+    notice: Callable[[str], None],
+    *,
+    upgrade: bool = False,
+) -> None:
+    """Resolve environments whose pin does not hold (all, to `upgrade`), write the pins. Raises EnvironmentFailure."""
     from pipesmith.lockfile import io
 
+    session.pins.resolve_environments(names, notice, upgrade=upgrade)
     if session.pins.new_environments:
         environments = {**session.lockfile.environments, **session.pins.new_environments}
         with workspace.guard():
@@ -75,18 +86,37 @@ def build_environments(workspace: Workspace, names: Sequence[str], notice: Calla
     """Resolve what is not, build what is not there, and return name to prefix. Raises EnvironmentFailure."""
     session = workspace.session()
     wanted = _names(session, names)
-    session.pins.resolve_environments(wanted, notice)
-    _lock(workspace, session)
+    resolve_and_lock(workspace, session, wanted, notice)
     built = {}
     for name in wanted:
         environment = session.pipeline.environments[name]
         if environment.python == "system":
             built[name] = system_environment().root
-        else:
-            pin = session.pins.environment_pin(environment)
-            assert pin is not None
+            continue
+        pin = session.pins.environment_pin(environment)
+        assert pin is not None
+        for image in _images(session, name, notice):
+            built[name] = image
+        if name not in built:
             built[name] = ensure(pin, notice, root=workspace.root).root
     return built
+
+
+def _images(session: Session, name: str, notice: Callable[[str], None]) -> list[str]:
+    """Return an environment's images, made or pulled, on the daemons of all computes whose stages use it."""
+    session.computes.said = notice
+    stages = session.pipeline.stages.values()
+    used = dict.fromkeys(stage.compute for stage in stages if stage.environment == name)
+    computes = [session.pipeline.computes[each] for each in used]
+    try:
+        return [
+            image
+            for compute in computes
+            if compute.kind == "docker"
+            for image in session.computes.images_on(compute, name)
+        ]
+    finally:
+        session.computes.close()
 
 
 def update_environments(
@@ -96,8 +126,7 @@ def update_environments(
     session = workspace.session()
     wanted = _names(session, names)
     before = dict(session.lockfile.environments)
-    session.pins.resolve_environments(wanted, notice, upgrade=True)
-    _lock(workspace, session)
+    resolve_and_lock(workspace, session, wanted, notice, upgrade=True)
     found = {}
     for name, pin in session.pins.new_environments.items():
         old = before.get(name)

@@ -98,6 +98,11 @@ def docker_place(repo: Any) -> Place:
     return prepared(place_of("docker"), repo)
 
 
+@pytest.fixture
+def tls_place(repo: Any) -> Place:
+    return prepared(place_of("docker-tls"), repo)
+
+
 def prepared(place: Place, repo: Any) -> Place:
     """See to it that `pipe` in a repository can use a place: its ssh reads the configuration of the service."""
     repo.env |= place.env

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -323,7 +324,7 @@ def test_stages_side_by_side_and_mutex(repo, place, pipeline):
     )
     repo.pipe("build", "-j3")
     spans = sorted([float(line.split()[0]) for line in logs(repo, f"s@{n}").splitlines()] for n in (1, 2, 3))
-    assert all(earlier[1] <= later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans))
     assert [repo.read(f"o/{n}").strip() for n in (1, 2, 3)] == ["1", "2", "3"]
 
 

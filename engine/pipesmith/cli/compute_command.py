@@ -1,0 +1,60 @@
+"""Computes: list them, ask how they are, warm them up, give back what they keep, wait for them."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipesmith.cli.output import Output, size_text
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("ls", "status", "up", "down", "wait"))
+    parser.add_argument("names", metavar="NAME", nargs="*", help="default: all of pipeline.toml")
+    parser.add_argument("--timeout", metavar="T", help="of `wait`, such as 30s or 5m; default: 5m")
+
+
+def run(arguments: argparse.Namespace, out: Output) -> int:
+    from pipesmith.pipeline.units import parse_duration_s
+    from pipesmith.workspace import Workspace
+    from pipesmith.workspace import computes as calls
+
+    timeout_s = parse_duration_s(arguments.timeout) if arguments.timeout else 300.0
+    workspace = Workspace.open(".")
+    if arguments.action == "ls":
+        listed = calls.list_computes(workspace, arguments.names)
+        if out.json_mode:
+            out.json({"computes": listed})
+        else:
+            out.table([(e["name"], e["kind"], e["where"]) for e in listed], ("compute", "kind", "where"))
+        return 0
+    if arguments.action == "up":
+        states = calls.warm_up(workspace, arguments.names, out.note)
+    elif arguments.action == "down":
+        states = calls.give_back(workspace, arguments.names, out.note)
+    elif arguments.action == "wait":
+        states = calls.wait_for(workspace, arguments.names, timeout_s)
+    else:
+        states = calls.compute_states(workspace, arguments.names)
+    if out.json_mode:
+        out.json({"computes": [state.as_json() for state in states]})
+    else:
+        rows = [
+            (
+                state.name,
+                state.kind,
+                state.state,
+                str(state.nodes),
+                f"{state.cpus.free:g}/{state.cpus.total:g}",
+                f"{size_text(int(state.memory.free))}/{size_text(int(state.memory.total))}",
+                f"{state.gpus.free:g}/{state.gpus.total:g}",
+                str(state.queue),
+            )
+            for state in states
+        ]
+        out.table(rows, ("compute", "kind", "state", "nodes", "cpus free", "memory free", "gpus free", "jobs"))
+        for state in states:
+            if state.error:
+                out.warn(state.error)
+    return 1 if arguments.action != "status" and any(state.state == "down" for state in states) else 0

@@ -1,0 +1,292 @@
+"""What a far side adds: no folder is shared, the way there costs, and either end may go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+def clone_of(repo) -> str:
+    from pipesmith.executors.docker import clone_name
+
+    return clone_name(str(repo.path))
+
+
+def containers(place, repo, *flags: str) -> list[str]:
+    """Return the ids of a repository's containers."""
+    return place.docker("ps", "-q", *flags, "--filter", f"label=pipesmith.clone={clone_of(repo)}").split()
+
+
+def made_since(place, began: float) -> list[str]:
+    """Return the names of the containers that were made since a time."""
+    told = place.docker(
+        "events", "--since", str(began), "--until", str(time.time() + 1), "--filter", "type=container",
+        "--filter", "event=create", "--format", "{{.Actor.Attributes.name}}",
+    )  # fmt: skip
+    return told.split()
+
+
+def test_every_way_there(repo, far_place, pipeline):
+    """A unix socket, TCP with TLS, ssh: inputs go there, output comes back live, results come back."""
+    repo.write("data/x.txt", "x\n")
+    repo.write("src/a.sh", "cat data/x.txt; echo err >&2; cp -r data out; exit 0\n")
+    pipeline(
+        far_place,
+        """
+        [stage.a]
+        source = "src"
+        run = "sh src/a.sh"
+        inputs = { d = "data" }
+        outputs = { o = "out" }
+        """,
+    )
+    repo.pipe("build")
+    assert repo.read("out/x.txt") == "x\n"
+    assert sorted(repo.pipe("logs", "latest", "a").stdout.split()) == ["err", "x"]
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert os.stat(repo.path / "out" / "x.txt").st_uid == os.getuid()
+
+
+def test_an_input_is_sent_once(repo, docker_place, pipeline):
+    """A second stage with the same inputs, and another build, send no data."""
+    repo.write("data/x.txt", os.urandom(100_000))
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = "cat data/x.txt | wc -c > {outputs.o}; echo {matrix.n} >> {outputs.o}"
+        inputs = { d = "data" }
+        matrix = { n = [1, 2] }
+        outputs = { o = "o/{matrix.n}" }
+        """,
+    )
+    began = time.time()
+    repo.pipe("build", "-j1")
+    names = made_since(docker_place, began)
+    assert len([name for name in names if name.endswith("-fill")]) == 1
+    again = time.time()
+    repo.pipe("build", "--force")
+    assert not [name for name in made_since(docker_place, again) if name.endswith("-fill")]
+    repo.write("data/x.txt", "other\n")
+    repo.pipe("build", "a@1")
+    assert repo.read("o/1") == "6\n1\n"
+
+
+def test_two_builds_send_one_input_once(repo, docker_place, pipeline):
+    repo.write("data/x.txt", os.urandom(3_000_000))
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = "cat data/x.txt | wc -c > {outputs.o}"
+        inputs = { d = "data" }
+        matrix = { n = [1, 2] }
+        outputs = { o = "o/{matrix.n}" }
+        """,
+    )
+    repo.commit()
+    other = repo.clone("other")
+    other.env = repo.env
+    began = time.time()
+    processes = [each.start("build", "-q") for each in (repo, other)]
+    for process in processes:
+        _out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert len([name for name in made_since(docker_place, began) if name.endswith("-fill")]) == 1
+
+
+def test_a_stage_outlives_its_pipe_and_is_taken_up(repo, docker_place, pipeline):
+    """`kill -9` of pipe: the container goes on; the next build finds it, and runs nothing twice."""
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = "echo begun; sleep 6; echo $RANDOM$RANDOM > {outputs.o}; echo ended"
+        outputs = { o = "o" }
+        """,
+    )
+    process = repo.start("build")
+    wait_for_line(process, "begun")
+    process.kill()
+    process.wait()
+    (left,) = containers(docker_place, repo)
+    began = time.time()
+    result = repo.pipe("build")
+    assert "goes on in a container of an earlier build" in result.stdout + result.stderr
+    assert made_since(docker_place, began) == []
+    assert repo.pipe("logs", "latest", "a").stdout.split() == ["begun", "ended"]
+    assert repo.exists("o") and containers(docker_place, repo, "-a") == []
+    assert left
+
+
+def test_what_an_ended_build_left_is_removed(repo, docker_place, pipeline):
+    """A container that no build wants any more does not go on for ever."""
+    text = '[stage.a]\nrun = "echo {WORD}; {SLEEP}echo 1 > {{outputs.o}}"\noutputs = {{ o = "o" }}\n'
+    pipeline(docker_place, text.format(WORD="begun", SLEEP="sleep 300; "))
+    process = repo.start("build")
+    wait_for_line(process, "begun")
+    process.kill()
+    process.wait()
+    assert len(containers(docker_place, repo)) == 1
+    pipeline(docker_place, text.format(WORD="other", SLEEP=""))
+    repo.pipe("build")
+    assert containers(docker_place, repo, "-a") == []
+
+
+def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    pytest.fail(f"`{word}` was never said: {process.stderr.read() if process.stderr else ''}")
+
+
+def test_too_much_memory_is_named(repo, docker_place, pipeline):
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = ["python", "-c", "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])"]
+        outputs = { o = "o" }
+        resources = { memory = "100M" }
+        """,
+    )
+    result = repo.pipe("build", check=False)
+    assert result.returncode == 1
+    assert "too much memory" in result.stdout + result.stderr
+
+
+def test_a_compute_that_cannot_be_reached(repo, pipeline, docker_place):
+    """It is told by its name, exit 1; a fresh stage asks no compute, whatever has become of it."""
+    pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.pipe("build")
+    toml = repo.read("pipeline.toml")
+    gone = toml.replace("docker.sock", "no-such.sock")
+    repo.write("pipeline.toml", gone)
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert repo.pipe("compute", "status", "where", "--json").json()["computes"][0]["state"] == "down"
+    assert repo.pipe("compute", "wait", "where", "--timeout", "1s", check=False).returncode == 1
+    repo.write("pipeline.toml", gone.replace("echo 1", "echo 2"))
+    result = repo.pipe("build", check=False)
+    assert result.returncode == 1
+    assert "`where`" in result.stderr and "can't be reached" in result.stderr
+
+
+def test_compute_commands(repo, pipeline, docker_place):
+    pipeline(
+        docker_place, '[stage.a]\nrun = "echo begun; sleep 300"\noutputs = { o = "o" }\nresources = { cpus = 1 }\n'
+    )
+    names = [each["name"] for each in repo.pipe("compute", "ls", "--json").json()["computes"]]
+    assert names == ["local", "where"]
+    (state,) = repo.pipe("compute", "up", "where", "--json").json()["computes"]
+    assert state["state"] == "up" and state["nodes"] == 1 and state["cpus"]["total"] >= 1
+    process = repo.start("build")
+    wait_for_line(process, "begun")
+    (busy,) = repo.pipe("compute", "status", "where", "--json").json()["computes"]
+    assert busy["queue"] >= 1 and busy["cpus"]["used"] >= 1
+    process.kill()
+    process.wait()
+    repo.pipe("compute", "down", "where")
+    assert containers(docker_place, repo, "-a") == []
+    assert repo.pipe("compute", "ls", "wher", check=False).returncode == 2
+    inside = repo.pipe("compute", "up", check=False, env={"PIPE_RUN": "r", "PIPE_STAGE": "s"})
+    assert inside.returncode == 2 and "inside a stage" in inside.stderr
+
+
+def test_a_pool_shares_the_work(repo, docker_place, tls_place, pipeline):
+    """Stages go where there is room."""
+    second = tls_place
+    tls = second.daemon
+    keys = f'ca = "{tls}/ca.pem", cert = "{tls}/client.pem", key = "{tls}/client-key.pem"'
+    unix = f"unix://{docker_place.daemon}/docker.sock"
+    docker_place.toml = docker_place.toml.replace(
+        f'host = "{unix}"', f'hosts = ["{unix}", {{ url = "tcp://127.0.0.1:23761", cpus = 1 }}]\ntls = {{ {keys} }}'
+    )
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = "sleep 2; echo {matrix.n} > {outputs.o}"
+        matrix = { n = [1, 2] }
+        outputs = { o = "o/{matrix.n}" }
+        """,
+    )
+    began = time.time()
+    repo.pipe("build", "-j2")
+    mine = [
+        name for each in (docker_place, second) for name in made_since(each, began) if name.endswith(clone_of(repo))
+    ]
+    assert len(mine) == 2
+    assert all(
+        any(name.endswith(clone_of(repo)) for name in made_since(each, began)) for each in (docker_place, second)
+    )
+
+
+def test_gpus_are_asked_of_the_daemon(repo, docker_place, pipeline):
+    """Given by id; where the daemon has no driver for them it says so."""
+    docker_place.toml = docker_place.toml.replace('kind = "docker"', 'kind = "docker"\ngpus = 2')
+    pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\nresources = { gpus = 1 }\n')
+    result = repo.pipe("build", check=False)
+    assert result.returncode == 1
+    assert "could not select device driver" in result.stdout + result.stderr
+
+
+def test_ctrl_c_while_inputs_are_sent(repo, docker_place, pipeline):
+    """Nothing half is trusted afterwards."""
+    repo.write("data/x.bin", os.urandom(60_000_000))
+    pipeline(
+        docker_place,
+        '[stage.a]\nrun = "wc -c < data/x.bin > {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "o" }\n',
+    )
+    process = repo.start("build")
+    wait_for_line(process, "run a")
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    repo.pipe("build")
+    assert repo.read("o").strip() == "60000000"
+
+
+def test_an_environment_of_packages_becomes_an_image(repo, docker_place, pipeline):
+    """Built once on its base; the fingerprint is that of the resolved set, the same as on this machine."""
+    docker_place.toml = docker_place.toml.replace(
+        "[environment.tools]\nimage = ", '[environment.tools]\npython = "PY"\npackages = ["tomli==2.0.1"]\nbase = '
+    ).replace("PY", python_version())
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = ["python", "-c", "import tomli, pathlib; pathlib.Path('o').write_text(tomli.__name__)"]
+        outputs = { o = "o" }
+        """,
+    )
+    first = repo.pipe("build")
+    assert repo.read("o") == "tomli" and "building an image" in first.stdout + first.stderr
+    again = repo.pipe("build", "--force")
+    assert "building an image" not in again.stdout + again.stderr
+    fingerprint = repo.pipe("build", "--json").json()["stages"][0]["fingerprint"]
+    toml = repo.read("pipeline.toml").replace('compute = "where"', 'compute = "local"', 1)
+    repo.write("pipeline.toml", toml)
+    here = repo.pipe("build", "--json").json()["stages"][0]
+    assert (here["status"], here["fingerprint"]) == ("fresh", fingerprint)
+
+
+def python_version() -> str:
+    import sys
+
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def test_an_image_needs_a_compute_that_runs_containers(repo, docker_place, pipeline):
+    pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    result = repo.pipe("build", "--compute", "local", check=False)
+    assert result.returncode == 2 and "an image needs a compute that runs containers" in result.stderr
+    unknown = repo.pipe("build", "--compute", "wher", check=False)
+    assert unknown.returncode == 2 and "did you mean `where`?" in unknown.stderr
+    repo.write("pipeline.toml", repo.read("pipeline.toml").replace('environment = "tools"\n', ""))
+    bare = repo.pipe("build", check=False)
+    assert bare.returncode == 2 and "no environment" in bare.stderr
