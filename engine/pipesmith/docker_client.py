@@ -36,7 +36,7 @@ class DaemonInfo:
     memory_bytes: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Daemon:
     """One daemon. compute: its name in pipeline.toml, for messages. url: None for the one that `docker` uses here. tls:
     absolute paths of `ca`, `cert` and `key`. Thread-safe: each thread borrows a connection of its own."""
@@ -114,7 +114,7 @@ class Daemon:
         else:
             settings["base_url"] = self.url
             if self.url.startswith("ssh://"):
-                settings["use_ssh_client"] = True
+                settings |= {"base_url": _with_port(self.url), "use_ssh_client": True}
             elif self.tls:
                 settings["tls"] = docker.tls.TLSConfig(
                     client_cert=(self.tls["cert"], self.tls["key"])
@@ -123,11 +123,17 @@ class Daemon:
                     ca_cert=self.tls.get("ca"),
                     verify="ca" in self.tls,
                 )
-        settings.setdefault("version", "auto")
-        client = docker.DockerClient(**settings)
-        # A certificate of its own must not be overruled by REQUESTS_CA_BUNDLE, nor a socket be sought at a proxy.
-        client.api.trust_env = False
-        return client
+        newest = docker.constants.DEFAULT_DOCKER_API_VERSION
+        client = _client(docker, settings, newest)
+        try:
+            offered = client.api.version(api_version=False)["ApiVersion"]
+        except BaseException:
+            _close(client)
+            raise
+        if _parts(offered) >= _parts(newest):
+            return client
+        _close(client)
+        return _client(docker, settings, offered)
 
     def _failure(self, error: Exception, fresh: bool) -> EnvironmentFailure | None:
         """Return what to say of an error of the connection, None for what is none."""
@@ -144,12 +150,25 @@ class Daemon:
         )
 
 
+def _client(docker: Any, settings: dict[str, Any], version: str) -> Any:
+    """Make a client. Its version is given, so that nothing is asked before what the environment says of certificates
+    and proxies is set aside: REQUESTS_CA_BUNDLE would overrule the daemon's own authority."""
+    client = docker.DockerClient(**settings, version=version)
+    client.api.trust_env = False
+    return client
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
 _NETWORKING = ("urllib3", "http", "paramiko", "requests", "docker")
 
 
 def _package(compute: str) -> Any:
     try:
         import docker
+        import docker.constants
         import docker.errors
         import docker.tls
     except ImportError:
@@ -163,7 +182,8 @@ def _as_the_command_does(docker: Any) -> dict[str, Any]:
     """Return the settings that DOCKER_HOST and its like, else the current context, ask for."""
     if os.environ.get("DOCKER_HOST"):
         settings: dict[str, Any] = docker.utils.kwargs_from_env()
-        settings["use_ssh_client"] = os.environ["DOCKER_HOST"].startswith("ssh://")
+        if os.environ["DOCKER_HOST"].startswith("ssh://"):
+            settings |= {"base_url": _with_port(os.environ["DOCKER_HOST"]), "use_ssh_client": True}
         return settings
     from docker.context import ContextAPI
 
@@ -175,10 +195,30 @@ def _as_the_command_does(docker: Any) -> dict[str, Any]:
         ) from None
     if context is None:
         raise UserError("the current Docker context does not exist", "`docker context use default`, or set DOCKER_HOST")
-    settings = {"base_url": context.Host, "use_ssh_client": str(context.Host).startswith("ssh://")}
+    host = str(context.Host)
+    settings = {"base_url": host}
+    if host.startswith("ssh://"):
+        settings = {"base_url": _with_port(host), "use_ssh_client": True}
     if context.TLSConfig:
         settings["tls"] = context.TLSConfig
     return settings
+
+
+def _with_port(url: str) -> str:
+    """Return an ssh:// URL with the port that ssh's configuration has for its host: the package would take 22."""
+    import subprocess
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.port is not None or not parts.hostname:
+        return url
+    name = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
+    try:
+        told = subprocess.run(["ssh", "-G", "--", name], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        raise EnvironmentFailure("the program `ssh` is not on PATH", f"install it, to reach {url}") from None
+    port = next((line.split()[1] for line in told.splitlines() if line.startswith("port ")), "22")
+    return parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
 
 
 def _close(client: Any) -> None:

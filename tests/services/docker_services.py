@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,8 +23,16 @@ from pathlib import Path
 
 NEEDED = ("dockerd", "docker", "iptables", "busybox", "sshd", "docker-registry")
 IMAGE = "pipesmith/python:test"
-TLS_PORT, SSH_PORT, REGISTRY_PORT = 23761, 22221, 50001
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def free_port(place: Path) -> int:
+    """Choose a port of this machine, and write it down in `place`/port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    (place / "port").write_text(str(port))
+    return port
 
 
 def missing() -> list[str]:
@@ -111,8 +120,10 @@ def _unix(place: Path) -> None:
 def _import_image(place: Path) -> None:
     """Make an image of this very interpreter, its libraries and busybox: no registry is needed."""
     root = place.parent / "rootfs.tar"
-    if not root.exists():
-        _pack_root(root)
+    with open(root.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _pack_root(root)
     prefix = os.path.dirname(os.path.dirname(_python()))
     with open(root, "rb") as file:
         subprocess.run(
@@ -202,7 +213,7 @@ def _tls(place: Path) -> None:
             subprocess.run(command, check=True, capture_output=True)
     _daemon(
         place,
-        f"--host=tcp://127.0.0.1:{TLS_PORT}",
+        f"--host=tcp://127.0.0.1:{free_port(place)}",
         "--tlsverify",
         f"--tlscacert={place}/ca.pem",
         f"--tlscert={place}/server.pem",
@@ -216,12 +227,13 @@ def _tls(place: Path) -> None:
 def _ssh(place: Path) -> None:
     """Start an sshd through which the second daemon is reached: its users' `docker` speaks to that one."""
     tls = start("tls", place.parent)
+    port = free_port(place)
     for name in ("host", "id"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True)
     os.makedirs("/run/sshd", exist_ok=True)
     (place / "authorized_keys").write_text((place / "id.pub").read_text())
     (place / "sshd_config").write_text(
-        f"Port {SSH_PORT}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized_keys\n"
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized_keys\n"
         f"PidFile {place}/sshd.pid\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         f"StrictModes no\nMaxStartups 100\nMaxSessions 100\nSetEnv DOCKER_HOST=unix://{tls}/docker.sock PATH={PATH}\n"
     )
@@ -229,17 +241,18 @@ def _ssh(place: Path) -> None:
         [shutil.which("sshd", path=PATH) or "sshd", "-f", place / "sshd_config", "-E", place / "log"], check=True
     )
     key = (place / "host.pub").read_text().split()
-    (place / "known_hosts").write_text(f"[127.0.0.1]:{SSH_PORT} {key[0]} {key[1]}\n")
+    (place / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
     (place / "config").write_text(
-        f"Host gpubox\n  HostName 127.0.0.1\n  Port {SSH_PORT}\n  User root\n  IdentityFile {place}/id\n"
+        f"Host gpubox\n  HostName 127.0.0.1\n  Port {port}\n  User root\n  IdentityFile {place}/id\n"
         f"  UserKnownHostsFile {place}/known_hosts\n  BatchMode yes\n"
     )
 
 
 def _registry(place: Path) -> None:
+    port = free_port(place)
     (place / "config.yml").write_text(
         f"version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {place}/data}}\n  delete: {{enabled: true}}\n"
-        f"http: {{addr: 127.0.0.1:{REGISTRY_PORT}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
     )
     with open(place / "log", "ab") as log:
         process = subprocess.Popen(
@@ -255,7 +268,7 @@ def _registry(place: Path) -> None:
 
     for _ in range(100):
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{REGISTRY_PORT}/v2/", timeout=2).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=2).close()
             return
         except OSError:
             time.sleep(0.1)

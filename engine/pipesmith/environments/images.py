@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
@@ -79,31 +79,51 @@ def resolve_image(daemon: Daemon, environment: Environment) -> str:
 
 
 class Images:
-    """The images of one build. said(text): told what takes long. Thread-safe; one image is made at a time a daemon."""
+    """The images of one build. said(text): told what takes long. beside(daemon): other daemons that may have an image
+    already. Thread-safe; one image is made at a time."""
 
-    def __init__(self, root: str, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: str, said: Callable[[str], None], beside: Callable[[Daemon], Sequence[Daemon]] = lambda _: ()
+    ) -> None:
         self._root = root
         self._said = said
+        self._beside = beside
         self._known: dict[tuple[int, str], str] = {}
-        self._locks: dict[int, threading.Lock] = {}
-        self._guard = threading.Lock()
+        self._guard = (
+            threading.Lock()
+        )  # also keeps two daemons from making one image, where one can give it to the other
 
     def ensure(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
         """Return the reference of an environment's image, which the daemon has then. Raises EnvironmentFailure."""
         name = pin.image or image_tag(environment, pin)
         with self._guard:
-            lock = self._locks.setdefault(id(daemon), threading.Lock())
-        with lock:
             key = (id(daemon), name)
             if key not in self._known:
                 with daemon.client() as client:
-                    if not _has(client, name):
+                    if not _has(client, name) and not self._given(client, daemon, name):
                         if pin.image is not None:
                             self._pull(client, daemon, pin.image)
                         else:
                             self._make(client, daemon, environment, pin, name)
                 self._known[key] = name
             return name
+
+    def _given(self, client: Any, daemon: Daemon, name: str) -> bool:
+        """Stream an image from a daemon beside that has it, if one does; return whether it is there now."""
+        if "@sha256:" in name:
+            return False  # by the name of a registry, which is quicker, and which alone keeps the name
+        for other in self._beside(daemon):
+            try:
+                with other.client() as donor:
+                    if other.info().architecture != daemon.info().architecture or not _has(donor, name):
+                        continue
+                    self._said(f"sending the image `{name[:60]}` from {other.title} to {daemon.title}")
+                    client.api.load_image(donor.api.get_image(name))
+            except EnvironmentFailure:
+                continue  # that one can't be reached
+            if _has(client, name):
+                return True
+        return False
 
     def _pull(self, client: Any, daemon: Daemon, name: str) -> None:
         if name.startswith("sha256:"):

@@ -28,7 +28,6 @@ __all__ = [
     "compute_states",
     "give_back",
     "list_computes",
-    "refuse_inside_a_stage",
     "wait_for",
     "warm_up",
 ]
@@ -177,7 +176,10 @@ class Computes:
     def _images(self) -> Images:
         from pipesmith.environments.images import Images
 
-        return Images(self.session.workspace.root, self._say)
+        def beside(daemon: Daemon) -> list[Daemon]:
+            return [other for pool in self._daemons.values() if daemon in pool for other in pool if other is not daemon]
+
+        return Images(self.session.workspace.root, self._say, beside)
 
     def docker(self, compute: Compute) -> DockerExecutor:
         if compute.name not in self._executors:
@@ -282,6 +284,8 @@ def wait_for(workspace: Workspace, names: Sequence[str], timeout_s: float) -> li
 def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], None]) -> list[ComputeState]:
     """Have computes ready for the stages that run there: every daemon reached, and the images of their environments on
     it. Raises EnvironmentFailure where an image can't be had; pins that are missing are resolved and locked."""
+    from pipesmith.workspace.build import refuse_inside_a_stage
+
     refuse_inside_a_stage("pipe compute up")
     session = workspace.session()
     session.computes.said = said
@@ -306,6 +310,8 @@ def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], 
     """Remove what computes keep of ended builds: containers that nobody looks after, and inputs that no container uses.
 
     Images stay: they are the daemon's, and `docker image prune` knows them."""
+    from pipesmith.workspace.build import refuse_inside_a_stage
+
     refuse_inside_a_stage("pipe compute down")
     session = workspace.session()
     try:
@@ -319,12 +325,6 @@ def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], 
     finally:
         session.computes.close()
     return compute_states(workspace, names)
-
-
-def refuse_inside_a_stage(command: str) -> None:
-    """Raise UserError where this is a stage of a build."""
-    if os.environ.get("PIPE_RUN") and os.environ.get("PIPE_STAGE"):
-        raise UserError(f"`{command}` does not start inside a stage (here `{os.environ['PIPE_STAGE']}`)")
 
 
 def _state(session: Session, compute: Compute) -> ComputeState:

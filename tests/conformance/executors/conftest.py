@@ -27,6 +27,11 @@ class Place:
     daemon: Path | None = None  # the folder of its Docker daemon
 
     @property
+    def host(self) -> str:
+        """Its `host` line, or lines."""
+        return self.toml.partition('kind = "docker"\n')[2].partition("\n[environment")[0]
+
+    @property
     def is_far(self) -> bool:
         return self.daemon is not None
 
@@ -65,6 +70,14 @@ def _docker(text: str) -> str:
     return f'[compute.where]\nkind = "docker"\n{text}\n[environment.tools]\nimage = "{IMAGE}"\n'
 
 
+def tls_url(tls: Path) -> str:
+    return f"tcp://127.0.0.1:{(tls / 'port').read_text()}"
+
+
+def tls_keys(tls: Path) -> str:
+    return f'tls = {{ ca = "{tls}/ca.pem", cert = "{tls}/client.pem", key = "{tls}/client-key.pem" }}'
+
+
 def place_of(kind: str) -> Place:
     if kind in ("namespaces", "copies"):
         toml = '[compute.where]\nkind = "local"\n[environment.tools]\npython = "system"\n'
@@ -74,8 +87,7 @@ def place_of(kind: str) -> Place:
         return Place(kind, _docker(f'host = "unix://{unix}/docker.sock"'), daemon=unix)
     if kind == "docker-tls":
         tls = service("tls")
-        keys = f'ca = "{tls}/ca.pem", cert = "{tls}/client.pem", key = "{tls}/client-key.pem"'
-        return Place(kind, _docker(f'host = "tcp://127.0.0.1:23761"\ntls = {{ {keys} }}'), daemon=tls)
+        return Place(kind, _docker(f'host = "{tls_url(tls)}"\n{tls_keys(tls)}'), daemon=tls)
     assert kind == "docker-ssh"
     ssh = service("ssh")
     return Place(kind, _docker('host = "ssh://gpubox"'), daemon=ssh.parent / "tls")
