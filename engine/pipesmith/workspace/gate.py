@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Judged", "judge_push"]
 
+# The rooms that have a say.
+_JUDGING = ("build", "environments", "fingerprint", "git", "lockfile", "pipeline", "verdict", "workspace")
+
 
 class Judged:
     """One workspace at one commit that is pushed. refs: what the commit will be called there. folder: relative to the
@@ -138,9 +141,10 @@ def _program() -> bytes:
 
     top = os.path.dirname(os.path.dirname(__file__))
     found = [__version__]
-    for room in sorted(entry.path for entry in os.scandir(top) if entry.is_dir()):
-        for entry in os.scandir(room):
-            if entry.name.endswith(".py"):
-                info = entry.stat()
-                found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
+    for room in _JUDGING:
+        with os.scandir(os.path.join(top, room)) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py"):
+                    info = entry.stat()
+                    found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
     return blake2b("\0".join(sorted(found)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
