@@ -228,6 +228,29 @@ def test_the_path_is_the_second_choice(workspace: Repo, tmp_path: Path, monkeypa
     assert set((workspace.home / "started").read_text().splitlines()) == set(program)
 
 
+def test_a_python_without_pipesmith_is_none(workspace: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `pip uninstall`: what was called by its module is not there any more."""
+    settle(workspace, monkeypatch, [sys.executable, "-P", "-m", "no_such_module"], script(tmp_path / "bin/pipe"))
+    fork(workspace)
+    workspace.git("merge", "-q", "--no-edit", "other")
+    assert workspace.read("pipe.lock") == MERGED
+    assert "+b: fingerprint: 3" in workspace.git("diff", "HEAD^1").stdout
+
+
+def test_a_disk_that_is_full_loses_nothing(workspace: Repo, tmp_path: Path) -> None:
+    """What can't be written leaves ours whole; git calls it a conflict at most."""
+    texts = {"O": lock(a="1", b="1"), "A": lock(a="2", b="1"), "B": lock(a="1", b="3")}
+    for name, text in texts.items():
+        workspace.write(name, text)
+    limited = 'ulimit -f 0; exec "$@"'
+    done = workspace.run(
+        "sh", "-c", limited, "sh", sys.executable, "-m", "pipesmith", "lock", "merge", "O", "A", "B", check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert {name: workspace.read(name) for name in texts} == texts
+    assert sorted(path.name for path in workspace.path.iterdir()) == [".git", "A", "B", "O"]
+
+
 @pytest.fixture
 def bare_path(tmp_path: Path) -> str:
     """A PATH with git and the shell's programs, and no `pipe`."""
