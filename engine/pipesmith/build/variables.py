@@ -74,7 +74,7 @@ def context_document(build: BuildContext, stage: Stage, *, live_log: str, artifa
         "all_params": [key for key in _dotted(build.pipeline.params) if key not in counting],
         "resources": dict(stage.resources.raw),
         "git": dict(build.git),
-        "workspace": build.root,
+        "workspace": build.seen_at if stage.sandbox else build.root,
         "log": live_log,
         "artifacts": artifacts,
     }

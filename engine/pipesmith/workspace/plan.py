@@ -27,9 +27,9 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. by_fingerprint: a stage
-    with `reuse = false` is judged as any other. held: stages that are not tried again while their fingerprint has this
-    key."""
+    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. rev, experiment: built in a
+    place of its own. by_fingerprint: a stage with `reuse = false` is judged as any other. held: stages that are not
+    tried again while their fingerprint has this key."""
 
     stages: tuple[str, ...] = ()
     jobs: int | None = None
@@ -42,6 +42,9 @@ class BuildOptions:
     downstream: bool = False
     restore: bool = True
     allow_missing: bool = False
+    rev: str | None = None
+    since: str | None = None
+    experiment: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     message: str | None = None
     command_line: tuple[str, ...] = ()
@@ -83,10 +86,13 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     if not options.dry_run:
         added = ignore_outputs(session)
         for line in added:
-            notice(f"added `{line}` to .gitignore")
+            if session.workspace.place is None:
+                notice(f"added `{line}` to .gitignore")
         if added:
             session.look_again()
         _pin(session, stages, notice)
+    if session.lender is not None:
+        session.lender.lend(stages, notice)
     judgement = session.judgement(
         building=not options.by_fingerprint, lenient=options.allow_missing, restore=options.restore
     )
@@ -124,6 +130,8 @@ def refuse(session: Session, verdicts: Mapping[str, Verdict]) -> None:
         if "frozen" not in verdict.notes
         for key, text, help in verdict.problems
     ]
+    if session.lender is not None:
+        findings += session.lender.findings(verdicts)
     if findings:
         unique = {finding.render(): finding for finding in findings}
         raise ConfigError(list(unique.values()))
