@@ -115,9 +115,6 @@ def test_commands_of_later_releases(repo: Repo, name: str) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ["build", "--rev", "HEAD"],
-        ["build", "--since", "HEAD"],
-        ["build", "--experiment", "x"],
         ["build", "--detach"],
         ["data", "add", "x"],
         ["data", "diff"],

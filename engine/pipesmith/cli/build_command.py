@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="say what would be done")
     add("--set", action="append", default=[], metavar="K=V", help="override a param")
-    add("--rev", metavar="REV", help="build a commit in a place of its own")
-    add("--since", metavar="REV", help="only what differs from REV reaches")
+    add("--rev", metavar="REV", help="build a commit in a place of its own; neither work tree nor lock changes")
+    add("--since", metavar="REV", help="only the stages that what differs from REV reaches")
     add("--compute", metavar="NAME", help="where stages run")
     add("--upstream-only", action="store_true", help="only what comes before the named stages")
     add("--downstream", action="store_true", help="also what comes after the named stages")
     add("--no-restore", action="store_true", help="run stale stages even where a result is known")
     add("--allow-missing", action="store_true", help="a locked output that no stale stage needs may be absent")
-    add("--experiment", metavar="NAME", help="build with --set in a place of its own")
+    add("--experiment", metavar="NAME", help="build the work tree as it is, with its --set, in a place of its own")
     add("--tag", action="append", default=[], metavar="K=V", help="tag the run")
     add("-m", "--message", metavar="TEXT", help="a note kept with the run")
     add("--detach", action="store_true", help="return the run's id at once")
@@ -49,9 +49,8 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
 
-    for flag in ("since", "detach"):
-        if getattr(arguments, flag):
-            raise UserError(f"this version has no `pipe build --{flag}` yet", "`pipe build --help` lists what it has")
+    if arguments.detach:
+        raise UserError("this version has no `pipe build --detach` yet", "`pipe build --help` lists what it has")
     for flag in ("rev", "since", "experiment"):
         if getattr(arguments, flag) == "":
             raise UserError(f"`--{flag}` needs a {'name' if flag == 'experiment' else 'revision'}")

@@ -173,6 +173,7 @@ class _Build:
                     notes=verdict.notes,
                 )
                 for verdict in plan.verdicts.values()
+                if verdict.stage not in plan.left_alone
             ),
         )
 
@@ -207,6 +208,7 @@ class _Build:
             self.control.attach(scheduler)
             scheduler.run()
             outcomes = scheduler.outcomes
+            told = [each for each in outcomes.values() if each.status != "fresh" or each.stage not in plan.left_alone]
             for name, outcome in outcomes.items():
                 if outcome.status in ("fresh", "restored") and outcome.fingerprint:
                     lock.trace(name, outcome.fingerprint, outcome.deps)
@@ -215,7 +217,7 @@ class _Build:
             if failure is not None and status not in ("failed", "cancelled"):
                 status = "failed"
             remember_seconds(workspace.state, {o.stage: o.seconds for o in outcomes.values() if o.status == "ran"})
-            recorder.finish(status, list(outcomes.values()))
+            recorder.finish(status, told)
             if failure is not None:
                 raise failure
             self.listener(BuildFinished(time=time.time(), run=self.run_id, status=status))
@@ -223,7 +225,7 @@ class _Build:
                 run=self.run_id if recorder.begun else None,
                 status=status,
                 seconds=time.time() - self.started,
-                stages=tuple(_stage_result(outcome) for outcome in outcomes.values()),
+                stages=tuple(_stage_result(outcome) for outcome in told),
             )
         finally:
             local.close()

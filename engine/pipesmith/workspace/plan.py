@@ -55,13 +55,15 @@ class BuildOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to be done. wanted: the stages that are looked at, in topological order, each with a verdict. forced:
-    those that run whatever is known."""
+    those that run whatever is known. left_alone: those that are only there for what they made: with `--since`, what the
+    difference does not reach."""
 
     session: Session
     judgement: Judgement
     wanted: tuple[str, ...]
     forced: frozenset[str]
     verdicts: Mapping[str, Verdict]
+    left_alone: frozenset[str] = frozenset()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -81,25 +83,38 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     pipeline = session.pipeline
     named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
     wanted = wanted_stages(pipeline, named, options)
+    if session.lender is not None:  # a place of its own: nobody minds what is written there
+        if ignore_outputs(session):
+            session.look_again()
+        session.lender.lend([pipeline.stages[name] for name in wanted], notice)
+    left_alone: frozenset[str] = frozenset()
+    if options.since is not None:
+        from pipesmith.workspace.since import reached_since
+
+        reach = reached_since(session, options.since, notice).intersection(wanted)
+        needed = upstream(pipeline, reach)
+        left_alone = frozenset(needed - reach)
+        named = tuple(name for name in named if name in reach)
+        wanted = tuple(name for name in topological(pipeline) if name in needed)
     stages = [pipeline.stages[name] for name in wanted]
     preflight(session, stages, compute=options.compute)
     if not options.dry_run:
         added = ignore_outputs(session)
         for line in added:
-            if session.workspace.place is None:
-                notice(f"added `{line}` to .gitignore")
+            notice(f"added `{line}` to .gitignore")
         if added:
             session.look_again()
         _pin(session, stages, notice)
-    if session.lender is not None:
-        session.lender.lend(stages, notice)
     judgement = session.judgement(
         building=not options.by_fingerprint, lenient=options.allow_missing, restore=options.restore
     )
+    judgement.left_alone = left_alone
     forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
     refuse(session, verdicts)
-    return Plan(session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts)
+    return Plan(
+        session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
+    )
 
 
 def wanted_stages(pipeline: Pipeline, named: Sequence[str], options: BuildOptions) -> tuple[str, ...]:
@@ -152,5 +167,6 @@ def planned_result(plan: Plan) -> BuildResult:
                 notes=verdict.notes,
             )
             for verdict in plan.verdicts.values()
+            if not (verdict.fresh and verdict.stage in plan.left_alone)
         ),
     )
