@@ -27,9 +27,9 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. rev, experiment: built in a
-    place of its own. by_fingerprint: a stage with `reuse = false` is judged as any other. held: stages that are not
-    tried again while their fingerprint has this key."""
+    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. rev, experiment:
+    built in a place of its own. by_fingerprint: a stage with `reuse = false` is judged as any other. held: stages that
+    are not tried again while their fingerprint has this key."""
 
     stages: tuple[str, ...] = ()
     jobs: int | None = None
