@@ -167,7 +167,7 @@ def test_a_value_of_another_type(other: str) -> None:
         try:
             lockfile = parse(changed)
         except UserError as error:
-            assert error.findings()[0].file == "pipe.lock"
+            assert "pipe.lock" in error.findings()[0].render()
             continue
         read += 1
         assert render(parse(render(lockfile))) == render(lockfile)
