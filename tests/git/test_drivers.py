@@ -59,6 +59,16 @@ def test_what_is_set_and_taken_out(workspace: Repo) -> None:
     assert installed_drivers(repo) == [] and uninstall_drivers(repo) == []
 
 
+def test_the_command_that_sets_them(workspace: Repo) -> None:
+    workspace.pipe("hooks", "install")
+    fork(workspace)
+    workspace.git("merge", "-q", "--no-edit", "other")
+    assert workspace.read("pipe.lock") == MERGED
+    workspace.pipe("hooks", "uninstall")
+    workspace.git("reset", "-q", "--hard", "HEAD^1")
+    assert workspace.git("merge", "-q", "other", check=False).returncode == 1
+
+
 def test_attributes_of_others_stay(workspace: Repo) -> None:
     mine = "*.bin -diff\r\npipe.lock text"
     workspace.write(ATTRIBUTES, mine)

@@ -25,7 +25,7 @@ _MORE = """
 - `show [FILE]` prints a lockfile (the workspace's without FILE), one fact a line: git's diff driver. What can't be read
   is printed as it is.
 
-`pipe hooks install` sets both drivers; docs/how-to/merging.md says more.
+`pipe hooks install` sets both drivers. [Merging branches](../how-to/merging.md) says more.
 """
 
 
