@@ -331,6 +331,34 @@ def test_one_fingerprint_with_two_results_is_dropped(workspace: Repo) -> None:
     assert states(workspace) == {"a": "stale"}
 
 
+# -- both files in conflict -----------------------------------------------------------------------------------------
+
+
+def test_pipeline_and_lockfile_in_conflict(project: Repo) -> None:
+    """Without the driver: each is told, and what to do about it, one after the other."""
+    project.pipe("hooks", "uninstall")
+    fork(
+        project,
+        {"pipeline.toml": PIPELINE.replace("lr = 1", "lr = 5")},
+        {"pipeline.toml": PIPELINE.replace("lr = 1", "lr = 6")},
+    )
+    assert project.git("merge", "side", check=False).returncode == 1
+    line = PIPELINE.splitlines().index("lr = 1")  # the first line is empty, and not written
+    for command in ("status", "build"):
+        told = project.pipe(command, check=False)
+        assert told.returncode == 2
+        assert told.stderr.startswith(f"pipeline.toml:{line}: has conflict markers\nhelp: ")
+    project.write("pipeline.toml", PIPELINE.replace("lr = 1", "lr = 5"))
+    for command in ("status", "build"):
+        told = project.pipe(command, check=False)
+        assert told.returncode == 2
+        assert told.stderr.startswith("pipe.lock:") and "help: run `pipe lock resolve`, then build" in told.stderr
+    told = project.pipe("lock", "resolve").stdout
+    assert "dropped other" in told and "dropped report" in told
+    project.git("add", "pipeline.toml", "pipe.lock")
+    assert builds(project) == [], "one side has made this"
+
+
 # -- what people see ------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,16 @@ def test_what_is_set_and_taken_out(workspace: Repo) -> None:
     assert installed_drivers(repo) == [] and uninstall_drivers(repo) == []
 
 
+def test_the_command_that_sets_them(workspace: Repo) -> None:
+    workspace.pipe("hooks", "install")
+    fork(workspace)
+    workspace.git("merge", "-q", "--no-edit", "other")
+    assert workspace.read("pipe.lock") == MERGED
+    workspace.pipe("hooks", "uninstall")
+    workspace.git("reset", "-q", "--hard", "HEAD^1")
+    assert workspace.git("merge", "-q", "other", check=False).returncode == 1
+
+
 def test_attributes_of_others_stay(workspace: Repo) -> None:
     mine = "*.bin -diff\r\npipe.lock text"
     workspace.write(ATTRIBUTES, mine)
@@ -226,6 +236,29 @@ def test_the_path_is_the_second_choice(workspace: Repo, tmp_path: Path, monkeypa
     assert workspace.read("pipe.lock") == MERGED
     assert "+b: fingerprint: 3" in workspace.git("diff", "HEAD^1", env=env).stdout
     assert set((workspace.home / "started").read_text().splitlines()) == set(program)
+
+
+def test_a_python_without_pipesmith_is_none(workspace: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `pip uninstall`: what was called by its module is not there any more."""
+    settle(workspace, monkeypatch, [sys.executable, "-P", "-m", "no_such_module"], script(tmp_path / "bin/pipe"))
+    fork(workspace)
+    workspace.git("merge", "-q", "--no-edit", "other")
+    assert workspace.read("pipe.lock") == MERGED
+    assert "+b: fingerprint: 3" in workspace.git("diff", "HEAD^1").stdout
+
+
+def test_a_disk_that_is_full_loses_nothing(workspace: Repo, tmp_path: Path) -> None:
+    """What can't be written leaves ours whole; git calls it a conflict at most."""
+    texts = {"O": lock(a="1", b="1"), "A": lock(a="2", b="1"), "B": lock(a="1", b="3")}
+    for name, text in texts.items():
+        workspace.write(name, text)
+    limited = 'ulimit -f 0; exec "$@"'
+    done = workspace.run(
+        "sh", "-c", limited, "sh", sys.executable, "-m", "pipesmith", "lock", "merge", "O", "A", "B", check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert {name: workspace.read(name) for name in texts} == texts
+    assert sorted(path.name for path in workspace.path.iterdir()) == [".git", "A", "B", "O"]
 
 
 @pytest.fixture

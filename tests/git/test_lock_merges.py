@@ -154,6 +154,7 @@ def test_without_the_driver(forked: Repo, operation: Operation, style: str) -> N
     done = forked.pipe("lock", "resolve")
     assert forked.read("pipe.lock") == expected
     assert "dropped" not in done.stdout and "`git add pipe.lock`" in done.stdout
+    assert "`pipe hooks install`" in done.stdout
     assert forked.git("ls-files", "--stage").stdout == index, "the index is the user's"
     again = forked.pipe("lock", "resolve").stdout
     assert "nothing to do" in again and "`git add pipe.lock`" in again
@@ -169,8 +170,33 @@ def test_where_the_driver_fails(forked: Repo, operation: Operation) -> None:
     expected = operation(forked)
     assert "<<<<<<<" not in forked.read("pipe.lock")
     assert forked.git("ls-files", "--unmerged").stdout
-    assert "mended" in forked.pipe("lock", "resolve").stdout
+    told = forked.pipe("lock", "resolve").stdout
+    assert "mended" in told and "hooks install" not in told
     assert forked.read("pipe.lock") == expected
+
+
+def test_in_a_workspace_below(workspace: Repo) -> None:
+    """Another lockfile of the repository, in conflict as well, is another workspace's business."""
+    for folder in ("", "models/deep/"):
+        workspace.write(f"{folder}pipeline.toml", "")
+        workspace.write(f"{folder}pipe.lock", lock(a="1"))
+    workspace.write("models/deep/src/x", "")
+    workspace.commit()
+    workspace.git("branch", "other")
+    for folder in ("", "models/deep/"):
+        workspace.write(f"{folder}pipe.lock", lock(a="1", b="2"))
+    workspace.commit()
+    workspace.git("checkout", "-q", "other")
+    for folder in ("", "models/deep/"):
+        workspace.write(f"{folder}pipe.lock", lock(a="1", c="3"))
+    workspace.commit()
+    workspace.git("merge", "-q", "main", check=False)
+    marked = workspace.read("pipe.lock")
+    assert "`git add ../pipe.lock`" in workspace.pipe("-C", "models/deep/src", "lock", "resolve").stdout
+    assert workspace.read("models/deep/pipe.lock") == lock(a="1", b="2", c="3")
+    assert workspace.read("pipe.lock") == marked and "<<<<<<<" in marked
+    workspace.pipe("lock", "resolve")
+    assert workspace.read("pipe.lock") == lock(a="1", b="2", c="3")
 
 
 def test_what_a_person_made_of_a_conflict_stays(forked: Repo) -> None:

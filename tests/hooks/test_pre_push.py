@@ -419,3 +419,46 @@ def test_sha256(make_repo: Callable[[str], Repo]) -> None:
     make_stale(repo)
     refused(push(repo))
     passed(push(repo, "origin", ":gone"))
+
+
+def test_later_pushes_judge_as_the_first_does(gated: Repo) -> None:
+    """What is remembered of trees never changes a judgement: rules that leave files out, outputs inside a source, and
+    submodules come and go, and each commit is judged as by a clone that remembers nothing."""
+    gated.write(".pipeignore", "*.log\n")
+    gated.write("src/deep/er/x.log", "1")
+    gated.write("src/deep/er/y.txt", "1")
+    gated.pipe("build")
+    commits = [gated.commit("ignored")]
+    gated.write("src/deep/er/x.log", "2")
+    commits.append(gated.commit("what is left out"))
+    gated.write("src/deep/er/y.txt", "2")
+    commits.append(gated.commit("stale"))
+    gated.write("src/deep/.pipeignore", "y.txt\n")
+    commits.append(gated.commit("one more rule"))
+    gated.pipe("build")
+    commits.append(gated.commit("built"))
+    gated.write(".pipeignore", "*.txt\n")
+    commits.append(gated.commit("another rule"))
+    gated.write(
+        "pipeline.toml",
+        gated.read("pipeline.toml") + '[stage.c]\nrun = "true > {outputs.o}"\noutputs = { o = "src/deep/er" }\n',
+    )
+    commits.append(gated.commit("an output inside a source"))
+    gated.git("checkout", "-q", commits[0], "--", ".")
+    gated.git("rm", "-q", "--cached", "src/deep/.pipeignore", check=False)
+    (gated.path / "src/deep/.pipeignore").unlink(missing_ok=True)
+    commits.append(gated.commit("back"))
+
+    def told(repo: Repo, order: list[str]) -> dict[str, dict[str, str]]:
+        lines = "".join(f"x {commit} refs/heads/{commit} {'0' * 40}\n" for commit in order)
+        done = repo.pipe("hooks", "run", "pre-push", "--json", input=lines, check=False)
+        return {j["commit"]: {s["name"]: s["state"] for s in j["stages"]} for j in done.json()["judged"]}
+
+    expected = {commit: gated.pipe("status", "--rev", commit, "--json").stages(key="state") for commit in commits}
+    assert len({tuple(states.items()) for states in expected.values()}) > 2
+    for order in ([commits[2]], commits, commits[::-1], commits):
+        assert told(gated, order) == {commit: expected[commit] for commit in order}
+    assert told(gated.clone(), commits) == expected
+    for commit in commits:
+        good = set(expected[commit].values()) == {"fresh"}
+        assert (push(gated, "origin", f"{commit}:refs/heads/{commit}").returncode == 0) is good

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from pipesmith.errors import UserError
 from pipesmith.lockfile.emitter import render
+from pipesmith.lockfile.facts import facts
 from pipesmith.lockfile.markers import first_marker
+from pipesmith.lockfile.merge import merge
 from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import parse
 from pipesmith.store.state_db import StateDB
@@ -148,3 +151,26 @@ class TestMemory:
         for _ in range(2):
             with pytest.raises(UserError):
                 parse(text, cache=state)
+
+
+VALUE = re.compile(r'(?<== )("[^"\n]*"|\d[\d.]*|true|false|\[[^\n]*\]|\{[^\n]*\})')
+OTHERS = ["3", '"x"', "true", "[]", "{}", "[1]", '["a"]', "{ a = 1 }", "1.5", "nan", "1979-05-27", "[[]]", '""', "[{}]"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_value_of_another_type(other: str) -> None:
+    """It is either read, and then everything can be done with it, or told as the user's fault: never a crash."""
+    text = (GOLDEN / "v1.lock").read_text()
+    read = 0
+    for place in VALUE.finditer(text):
+        changed = text[: place.start()] + other + text[place.end() :]
+        try:
+            lockfile = parse(changed)
+        except UserError as error:
+            assert "pipe.lock" in error.findings()[0].render()
+            continue
+        read += 1
+        assert render(parse(render(lockfile))) == render(lockfile)
+        assert facts(lockfile)
+        assert merge(lockfile, lockfile, parse(text)).dropped == ()
+    assert read < len(VALUE.findall(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from pipesmith.store.object_store import ObjectStore
 from pipesmith.store.state_db import StateDB
 from pipesmith.verdict.reasons import Reason
 
-__all__ = ["BuildContext", "Choices", "Outcome", "StageEnvironment"]
+__all__ = ["BuildContext", "Choices", "Elsewhere", "Outcome", "StageEnvironment"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +78,27 @@ class Outcome:
     attempts: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A place of its own. seen_at: where stages see the workspace: at the path it has for its users. data_root: where
+    relative paths of datastores begin. spared: the user's work tree, into which nothing is delivered, None for none.
+    owner: who owes deliveries. failed: folder for the sandboxes of failed stages. input_at(path): where an input lies
+    that the place lacks, None for one that it has."""
+
+    seen_at: str
+    data_root: str
+    spared: str | None
+    owner: str
+    failed: str
+    input_at: Callable[[str], str | None]
+
+
 @dataclass(slots=True, kw_only=True)
 class BuildContext:
     """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew.
-    digest_now(path): of what lies at a workspace path at this moment."""
+    digest_now(path): of what lies at a workspace path at this moment.
+
+    elsewhere: set where a commit is built in a place of its own; None in the workspace itself."""
 
     repo: Repository
     root: str
@@ -101,7 +119,23 @@ class BuildContext:
     git: Mapping[str, Any] = field(default_factory=dict)
     user: str = ""
     host: str = ""
+    elsewhere: Elsewhere | None = None
     emit_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def seen_at(self) -> str:
+        """Where stages with a sandbox see the workspace."""
+        return self.elsewhere.seen_at if self.elsewhere is not None else self.root
+
+    @property
+    def data_root(self) -> str:
+        """Where relative paths of datastores begin."""
+        return self.elsewhere.data_root if self.elsewhere is not None else self.root
+
+    def input_at(self, path: str) -> str:
+        """Return the absolute path of an input that no stage makes. Raises StageError where it can't be had."""
+        lent = self.elsewhere.input_at(path) if self.elsewhere is not None else None
+        return lent if lent is not None else os.path.join(self.root, path)
 
     def emit(self, event: Event) -> None:
         with self.emit_lock:

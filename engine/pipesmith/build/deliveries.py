@@ -24,34 +24,60 @@ __all__ = ["Deliveries"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliveries:
-    """What one workspace owes. folder: in the repository's pipe folder; made when something is owed."""
+    """What one workspace owes. folder: in the repository's pipe folder; made when something is owed. root: where
+    relative paths begin. spared: a folder into which nothing is delivered."""
 
     folder: str
     root: str
     datastores: Mapping[str, Datastore]
     store: ObjectStore
+    spared: str | None = None
 
     @classmethod
-    def of(cls, pipe_dir: str, root: str, datastores: Mapping[str, Datastore], store: ObjectStore) -> Deliveries:
-        own = blake2b(os.fsencode(root), digest_size=8).hexdigest()
-        return cls(folder=os.path.join(pipe_dir, "deliveries", own), root=root, datastores=datastores, store=store)
+    def of(
+        cls,
+        pipe_dir: str,
+        root: str,
+        datastores: Mapping[str, Datastore],
+        store: ObjectStore,
+        *,
+        owner: str | None = None,
+        spared: str | None = None,
+    ) -> Deliveries:
+        """owner: who owes them, the workspace itself if None."""
+        own = blake2b(os.fsencode(owner if owner is not None else root), digest_size=8).hexdigest()
+        folder = os.path.join(pipe_dir, "deliveries", own)
+        return cls(folder=folder, root=root, datastores=datastores, store=store, spared=spared)
 
-    def owe(self, stage: Stage, outs: Sequence[LockedOut], *, run: str, git: Mapping[str, Any]) -> None:
-        """Note what is to be delivered of a stage's outputs, for the run that made or restored them."""
-        owed = []
+    def owe(self, stage: Stage, outs: Sequence[LockedOut], *, run: str, git: Mapping[str, Any]) -> list[str]:
+        """Note what is to be delivered of a stage's outputs, for the run that made or restored them. Returns the
+        targets that are spared."""
+        owed, passed_over = [], []
         for out in outs:
             to, digest = stage.outputs[out.name].to, out.digest
-            if to is not None:
+            if to is not None and self.is_spared(to):
+                passed_over.append(to)
+            elif to is not None:
                 said = [digest.algorithm, digest.hex, digest.size, digest.nfiles]
                 owed.append({"path": out.path, "to": to, "digest": said})
         if not owed:
-            return
+            return passed_over
         values = {"run.id": run, "git.commit": git.get("commit"), "git.branch": git.get("branch")}
         os.makedirs(self.folder, exist_ok=True)
         part = os.path.join(self.folder, f".{secrets.token_hex(6)}")
         with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump({"version": 1, "stage": stage.name, "values": values, "outputs": owed}, file)
         os.rename(part, self._note(stage.name))
+        return passed_over
+
+    def is_spared(self, to: str) -> bool:
+        """Tell whether a target lies where nothing is delivered."""
+        if self.spared is None:
+            return False
+        from pipesmith.data.places import place_of
+
+        base = os.path.realpath(place_of(to, self.datastores, self.root).base)
+        return base == self.spared or base.startswith(self.spared + os.sep)
 
     def owed(self, names: Sequence[str]) -> list[str]:
         """Return those of the stages that owe something."""

@@ -135,9 +135,10 @@ class Evidence:
         return self._changed_source() + changed
 
     def _input_text(self, part: InputPart, since: float | None) -> str | None:
-        there = os.path.join(self._build.root, part.place)
         if part.stage:
+            there = os.path.join(self._build.root, part.place)
             return self._stamper.digest_text(there, since, lambda: self._build.digest_now(part.place))
+        there = self._build.input_at(part.place)
         return self._stamper.digest_text(there, since, lambda: self._build.fresh_tree().input(part.place).digest)
 
     def _changed_source(self) -> list[str]:

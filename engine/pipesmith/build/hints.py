@@ -23,16 +23,18 @@ def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) ->
     given = _given(build, stage)
     for line in lines:
         for module in _MODULE.findall(line):
-            found = _module_path(build.root, module, stage)
+            found = _module_path(build, module, stage)
             if found is not None and not _covered(found, given):
                 return _add(stage, found, f"Python module `{module}`")
     words = [word for line in lines for word in _WORD.findall(line)]
     run = [stage.run] if isinstance(stage.run, str) else list(stage.run or ())
     words += [word for text in run for word in _WORD.findall(text)]
     for word in words:
-        path = _workspace_path(build.root, stage.cwd, word)
+        path = _workspace_path(build, stage.cwd, word)
         if path is not None and not _covered(path, given):
             return _add(stage, path, f"`{path}`")
+    if build.elsewhere is not None:
+        return f"look at `pipe logs {build.run} {stage.name}`, and at its sandbox, kept in {build.elsewhere.failed}"
     return f"look at `pipe logs {build.run} {stage.name}`, or go where it ran with `pipe shell {stage.name}`"
 
 
@@ -49,26 +51,30 @@ def _covered(path: str, given: list[str]) -> bool:
     return any(have in (".", path) or path.startswith(f"{have}/") for have in given)
 
 
-def _workspace_path(root: str, cwd: str, word: str) -> str | None:
+def _lies(build: BuildContext, path: str) -> bool:
+    """Tell whether a path of the workspace exists: at the commit that is built, or in the user's own work tree."""
+    return any(os.path.lexists(os.path.join(root, path)) for root in (build.root, build.seen_at))
+
+
+def _workspace_path(build: BuildContext, cwd: str, word: str) -> str | None:
     """Return a word as a path of the workspace, None where it names no file or folder there."""
     word = word.rstrip(".")
     if not word or word in (".", "..", "/"):
         return None
-    place = word if os.path.isabs(word) else os.path.join(root, cwd, word)
-    place = os.path.normpath(place)
-    if not place.startswith(root + os.sep) or not os.path.lexists(place):
+    place = os.path.normpath(os.path.join(build.seen_at, cwd, word))
+    path = os.path.relpath(place, build.seen_at)
+    if path.split(os.sep)[0] in (".", "..", ".git"):
         return None
-    path = os.path.relpath(place, root)
-    return None if path.split(os.sep)[0] == ".git" else path
+    return path if _lies(build, path) else None
 
 
-def _module_path(root: str, module: str, stage: Stage) -> str | None:
+def _module_path(build: BuildContext, module: str, stage: Stage) -> str | None:
     """Return where a Python module lies in the workspace: at its top, below `src`, or beside the stage's source."""
     first = module.split(".")[0]
     beside = {os.path.dirname(path) or "." for path in stage.source} | set(stage.source)
     for folder in (".", "src", "lib", *sorted(beside)):
         for candidate in (os.path.join(folder, first), os.path.join(folder, f"{first}.py")):
-            if os.path.exists(os.path.join(root, candidate)):
+            if _lies(build, candidate):
                 return os.path.normpath(candidate)
     return None
 

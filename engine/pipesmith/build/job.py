@@ -37,7 +37,8 @@ from pipesmith.executors.base import (
     Layout,
     Side,
 )
-from pipesmith.fingerprint.items import run_item
+from pipesmith.executors.copying import copy_any
+from pipesmith.fingerprint.items import input_parts, run_item
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
@@ -185,7 +186,7 @@ class StageJob:
         if stage.transfer is not None:
             self._transfer(outcome, stage.transfer)
             return
-        keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key)
+        keep = KeepFolder(build.pipe_dir, stage, verdict.fingerprint.key, alone=build.elsewhere is None)
         self._drop_failed()
         for attempt in range(stage.retries + 1):
             outcome.attempts = attempt + 1
@@ -224,6 +225,11 @@ class StageJob:
 
         build = self._build
         assert outcome.log is not None
+        if self._deliveries().is_spared(asked.target):
+            raise StageError(
+                f"a transfer to `{asked.target}` would change the work tree, which this build leaves alone",
+                "build it in the workspace, or move the data somewhere else",
+            )
         os.makedirs(os.path.dirname(outcome.log), exist_ok=True)
         with open(outcome.log, "a", encoding="utf-8", errors="surrogateescape") as log:
 
@@ -236,7 +242,7 @@ class StageJob:
                     asked.source,
                     asked.target,
                     build.pipeline.datastores,
-                    build.root,
+                    build.data_root,
                     said=said,
                     cancelled=lambda: self._cancelled,
                 )
@@ -255,6 +261,8 @@ class StageJob:
     def _try(self, outcome: Outcome, scratch: str, keep: KeepFolder, attempt: int) -> JobResult:
         build, stage = self._build, self._stage
         os.makedirs(scratch)
+        if not stage.sandbox and build.elsewhere is not None:
+            self._bring_inputs()
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         live = LiveLog(outcome.log or "", self._secrets())
         try:
@@ -347,6 +355,18 @@ class StageJob:
     def _secrets(self) -> tuple[str, ...]:
         return tuple(os.environ[name] for name in self._stage.pass_env if os.environ.get(name))
 
+    def _bring_inputs(self) -> None:
+        """Copy the inputs that a place of its own lacks, for a stage that runs in the place itself."""
+        for part in input_parts(self._stage, self._build.pipeline.stages):
+            if part.stage or part.dataset:
+                continue
+            origin = self._build.input_at(part.place)
+            target = os.path.join(self._build.root, part.place)
+            if origin != target:
+                remove(target)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                copy_any(origin, target, read_only=False, stop=lambda: self._cancelled)
+
     def _on_line(self, stream: str, text: str) -> None:
         self._build.emit(StageOutput(time=time.time(), stage=self._stage.name, stream=stream, text=text))
 
@@ -388,11 +408,24 @@ class StageJob:
 
     def _deliveries(self) -> Deliveries:
         build = self._build
-        return Deliveries.of(build.pipe_dir, build.root, build.pipeline.datastores, build.store)
+        away = build.elsewhere
+        return Deliveries.of(
+            build.pipe_dir,
+            build.data_root,
+            build.pipeline.datastores,
+            build.store,
+            owner=away.owner if away is not None else None,
+            spared=away.spared if away is not None else None,
+        )
 
     def _owe(self, outs: tuple[LockedOut, ...]) -> None:
         """Note what `to` asks for before the stage counts as done, so that a kill after it loses no delivery."""
-        self._deliveries().owe(self._stage, outs, run=self._build.run, git=self._build.git)
+        for to in self._deliveries().owe(self._stage, outs, run=self._build.run, git=self._build.git):
+            self._build.notice(
+                "warning",
+                f"`{self._stage.name}` is not delivered to `{to}`: that is in the work tree, which is left alone",
+                stage=self._stage.name,
+            )
 
     def _deliver(self) -> None:
         for place in self._deliveries().pay(self._stage.name):
@@ -433,7 +466,9 @@ class StageJob:
         return _Aside(self._runner, self._stage, f"{scratch}-aside", active=not self._stage.sandbox)
 
     def _failed_place(self) -> str:
-        return os.path.join(self._build.pipe_dir, "tmp", "failed", self._stage.name.replace("/", "%2F"))
+        build = self._build
+        folder = build.elsewhere.failed if build.elsewhere is not None else f"{build.pipe_dir}/tmp/failed"
+        return os.path.join(folder, self._stage.name.replace("/", "%2F"))
 
     def _drop_failed(self) -> None:
         """Remove what the last failed try of the stage left."""

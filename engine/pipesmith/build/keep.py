@@ -12,12 +12,17 @@ __all__ = ["KeepFolder"]
 
 
 class KeepFolder:
-    """A folder of the repository's own, named by stage and fingerprint, that the stage finds as PIPE_KEEP."""
+    """A folder of the repository's own, named by stage and fingerprint, that the stage finds as PIPE_KEEP.
 
-    def __init__(self, pipe_dir: str, stage: Stage, key: str) -> None:
+    alone: one fingerprint of the stage is tried at a time, so that what others left goes. Builds in places of their own
+    may try many at once, and have folders apart.
+    """
+
+    def __init__(self, pipe_dir: str, stage: Stage, key: str, *, alone: bool = True) -> None:
         self._stage = stage
-        self._parent = os.path.join(pipe_dir, "keep", stage.name.replace("/", "%2F"))
-        self._folder = os.path.join(self._parent, key)
+        name = stage.name.replace("/", "%2F")
+        self._parent = os.path.join(pipe_dir, "keep", name) if alone else ""
+        self._folder = os.path.join(self._parent, key) if alone else f"{pipe_dir}/keep-elsewhere/{key} {name}"
 
     def mounts(self, tmpdir: str) -> tuple[Mount, ...]:
         """Return where a stage finds the folder: below its TMPDIR (that is PIPE_KEEP, the same with every kind of
@@ -30,7 +35,7 @@ class KeepFolder:
         """Return the folder, made if need be, with those of other fingerprints dropped; None without `keep`."""
         if self._stage.keep is None:
             return None
-        if os.path.isdir(self._parent):
+        if self._parent and os.path.isdir(self._parent):
             for name in os.listdir(self._parent):
                 if name != os.path.basename(self._folder):
                     shutil.rmtree(os.path.join(self._parent, name), ignore_errors=True)
@@ -40,4 +45,4 @@ class KeepFolder:
     def drop(self) -> None:
         """Remove the folder: the stage has succeeded."""
         if self._stage.keep is not None:
-            shutil.rmtree(self._parent, ignore_errors=True)
+            shutil.rmtree(self._parent or self._folder, ignore_errors=True)

@@ -37,12 +37,14 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
             for there, name in build.dataset_files(origin.dataset):
                 path = f"{given.path}/{name}" if name else given.path
                 mounts.append(Mount(origin=there, path=path, unit=given.path))
-        else:
+        elif origin.kind is OriginKind.STAGE:
             mounts.append(Mount(origin=os.path.join(build.root, given.lies), path=given.path))
+        else:
+            mounts.append(Mount(origin=build.input_at(given.lies), path=given.path))
     if stage.cwd != ".":
         folders.add(stage.cwd)
     return Layout(
-        workspace=build.root,
+        workspace=build.seen_at if stage.sandbox else build.root,
         mounts=tuple(mounts),
         folders=tuple(sorted(folders)),
         outputs=tuple(OutputSpec(name=name, path=output.path) for name, output in stage.outputs.items()),
@@ -58,7 +60,7 @@ def _visible(build: BuildContext, stage: Stage) -> tuple[str, ...]:
     wanted = [sys.prefix, sys.base_prefix, sdk_folder(), *given.path, *os.environ.get("PATH", "").split(os.pathsep)]
     if given.prefix:
         wanted.append(given.prefix)
-    return tuple(sorted({_whole(path) for path in _inside(build.root, wanted)}))
+    return tuple(sorted({_whole(path) for path in _inside(build.seen_at, wanted)}))
 
 
 def _inside(root: str, paths: Iterable[str]) -> Iterable[str]:
@@ -77,4 +79,4 @@ def _whole(path: str) -> str:
 def _hidden(build: BuildContext) -> tuple[str, ...]:
     """Return the repository's git folders, where they lie outside the workspace: a stage sees no `.git`."""
     folders = {os.path.realpath(build.repo.git_dir), os.path.realpath(build.repo.common_dir)}
-    return tuple(sorted(f for f in folders if not f.startswith(os.path.realpath(build.root) + os.sep)))
+    return tuple(sorted(f for f in folders if not f.startswith(os.path.realpath(build.seen_at) + os.sep)))

@@ -77,7 +77,7 @@ def context_document(
         "all_params": [key for key in _dotted(build.pipeline.params) if key not in counting],
         "resources": dict(stage.resources.raw),
         "git": dict(build.git),
-        "workspace": workspace or build.root,
+        "workspace": workspace or (build.seen_at if stage.sandbox else build.root),
         "log": live_log,
         "artifacts": artifacts,
     }

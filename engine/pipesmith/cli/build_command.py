@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="say what would be done")
     add("--set", action="append", default=[], metavar="K=V", help="override a param")
-    add("--rev", metavar="REV", help="build a commit in a place of its own")
-    add("--since", metavar="REV", help="only what differs from REV reaches")
+    add("--rev", metavar="REV", help="build a commit in a place of its own; neither work tree nor lock changes")
+    add("--since", metavar="REV", help="only the stages that what differs from REV reaches")
     add("--compute", metavar="NAME", help="where stages run")
     add("--upstream-only", action="store_true", help="only what comes before the named stages")
     add("--downstream", action="store_true", help="also what comes after the named stages")
     add("--no-restore", action="store_true", help="run stale stages even where a result is known")
     add("--allow-missing", action="store_true", help="a locked output that no stale stage needs may be absent")
-    add("--experiment", metavar="NAME", help="build with --set in a place of its own")
+    add("--experiment", metavar="NAME", help="build the work tree as it is, with its --set, in a place of its own")
     add("--tag", action="append", default=[], metavar="K=V", help="tag the run")
     add("-m", "--message", metavar="TEXT", help="a note kept with the run")
     add("--detach", action="store_true", help="return the run's id at once")
@@ -49,12 +49,14 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
 
-    for flag in ("rev", "since", "experiment", "detach"):
-        if getattr(arguments, flag):
-            raise UserError(f"this version has no `pipe build --{flag}` yet", "`pipe build --help` lists what it has")
+    if arguments.detach:
+        raise UserError("this version has no `pipe build --detach` yet", "`pipe build --help` lists what it has")
+    for flag in ("rev", "since", "experiment"):
+        if getattr(arguments, flag) == "":
+            raise UserError(f"`--{flag}` needs a {'name' if flag == 'experiment' else 'revision'}")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError("`-j` needs a number of at least 1", "leave it out for as many as there are cores")
-    workspace = Workspace.open(".")
+    workspace = Workspace.open(".", rev=arguments.rev)
     if out.verbose:
         from pipesmith.workspace.doctor import sandbox_text
 
@@ -73,6 +75,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
             downstream=arguments.downstream,
             restore=not arguments.no_restore,
             allow_missing=arguments.allow_missing,
+            rev=arguments.rev,
+            since=arguments.since,
+            experiment=arguments.experiment,
             tags=pairs(arguments.tag, "--tag"),
             message=arguments.message,
             command_line=tuple(arguments.command_line),
@@ -84,7 +89,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         out.json(result.as_json())
     else:
         summary(result, out, arguments.dry_run, console.finished)
-    if result.status == "up-to-date" and not out.said_more:
+    if result.status == "up-to-date" and not out.said_more and arguments.since is None:
         workspace.leave_witness(arguments.args, "".join(out.printed))
     return result.exit_code
 
@@ -105,7 +110,9 @@ def summary(result: Any, out: Output, dry_run: bool, told: set[str]) -> None:
         for stage in result.stages:
             if out.verbose and stage.name not in told:
                 out.line(f"{out.style(f'{stage.status:9}', 'dim')} {stage.name}{_notes(stage)}")
-        out.line(f"up to date ({len(result.stages)} stage{'s' if len(result.stages) != 1 else ''})")
+        at = f" at {result.revision[:10]}" if result.revision else ""
+        out.line(f"up to date{at} ({len(result.stages)} stage{'s' if len(result.stages) != 1 else ''})")
+        _not_locked(result, out)
         return
     counts: dict[str, int] = {}
     for stage in result.stages:
@@ -113,6 +120,12 @@ def summary(result: Any, out: Output, dry_run: bool, told: set[str]) -> None:
     listed = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     run = f" (run {result.run})" if result.run else ""
     out.line(f"{out.style(result.status, 'bold')}: {listed} in {seconds_text(result.seconds)}{run}")
+    _not_locked(result, out)
+
+
+def _not_locked(result: Any, out: Output) -> None:
+    if result.not_locked:
+        out.line(f"pipe.lock at {result.revision[:10]} does not have what was built of {', '.join(result.not_locked)}")
 
 
 def _notes(stage: Any) -> str:

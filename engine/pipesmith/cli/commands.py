@@ -32,7 +32,7 @@ COMMANDS = {
     "doctor": "what this machine and repository can and can't",
     "schema": "the JSON schema of pipeline.toml",
     "completion": "shell completion",
-    "lock": "mend a lockfile with conflict markers",
+    "lock": "mend, merge and show lockfiles",
 }
 
 # Commands of the contract that this version does not have yet.

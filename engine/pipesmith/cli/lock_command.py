@@ -25,7 +25,7 @@ _MORE = """
 - `show [FILE]` prints a lockfile (the workspace's without FILE), one fact a line: git's diff driver. What can't be read
   is printed as it is.
 
-`pipe hooks install` sets both drivers; docs/how-to/merging.md says more.
+`pipe hooks install` sets both drivers. [Merging branches](../how-to/merging.md) says more.
 """
 
 
@@ -59,9 +59,11 @@ def _resolve(out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.resolving import resolve_lock
 
-    resolved = resolve_lock(Workspace.open("."))
+    workspace = Workspace.open(".")
+    resolved = resolve_lock(workspace)
     merged = resolved.merged
-    next = "`git add pipe.lock`, then `pipe build`" if resolved.unmerged else "`pipe build`"
+    path = os.path.relpath(workspace.lock_path)
+    next = f"`git add {path}`, then `pipe build`" if resolved.unmerged else "`pipe build`"
     if out.json_mode:
         dropped, accepted, pins = (merged.dropped, merged.accepted, merged.pins) if merged else ((), (), ())
         out.json({"dropped": list(dropped), "accepted": list(accepted), "pins": list(pins)})
@@ -73,6 +75,8 @@ def _resolve(out: Output) -> int:
             out.line(line)
         made = " makes what is stale" if merged.dropped else ""
         out.line(f"pipe.lock is mended; next: {next}{made}")
+        if not resolved.driver:
+            out.line("`pipe hooks install` lets git merge lockfiles this way by itself, in this clone")
     return 0
 
 

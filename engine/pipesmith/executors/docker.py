@@ -209,11 +209,12 @@ def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:
     return containers, volumes
 
 
-def clone_name(root: str) -> str:
-    """Return a name for a workspace that daemons which serve many machines can tell from others."""
+def clone_name(common_dir: str, prefix: str) -> str:
+    """Return a name for a workspace of a clone that daemons which serve many machines can tell from others.
+
+    common_dir: git's, which all worktrees share. prefix: the workspace's folder in the repository."""
     from hashlib import blake2b
     from socket import gethostname
 
-    return blake2b(
-        f"{gethostname()}\0{os.path.realpath(root)}".encode("utf-8", "surrogateescape"), digest_size=8
-    ).hexdigest()
+    text = f"{gethostname()}\0{os.path.realpath(common_dir)}\0{prefix}"
+    return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pipesmith.digest import Digest
 
-__all__ = ["Found", "Tree"]
+__all__ = ["Found", "Lending", "Tree"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,13 @@ class Found:
     digest: Digest | None
     git: str | None = None
     problem: str | None = None
+
+
+class Lending(Protocol):
+    """What a work tree lacks and has lent from elsewhere. None: nothing is lent at that path."""
+
+    def input(self, path: str) -> Found | None: ...
+    def hash_path_id(self, path: str) -> str | None: ...
 
 
 class Tree(Protocol):

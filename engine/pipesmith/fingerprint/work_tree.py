@@ -14,7 +14,7 @@ from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
 from pipesmith.fingerprint.pipeignore import PipeIgnore
 from pipesmith.fingerprint.sources import NEVER_SOURCE, Excluded
 from pipesmith.fingerprint.stat_cache import FolderLook, Stamp, StatCache
-from pipesmith.fingerprint.tree import Found
+from pipesmith.fingerprint.tree import Found, Lending
 from pipesmith.fingerprint.work_files import WorkFiles
 from pipesmith.git.repository import Repository
 from pipesmith.store.manifest import Entry, digest_of, link_digest
@@ -23,9 +23,12 @@ __all__ = ["NEVER_SOURCE", "WorkTree"]
 
 
 class WorkTree:
-    """root: the workspace, absolute, a real path. One look: what was found once is not looked at again."""
+    """root: the workspace, absolute, a real path. One look: what was found once is not looked at again.
 
-    def __init__(self, repo: Repository, root: str, stat_cache: StatCache) -> None:
+    lending: inputs that are not there, but lent."""
+
+    def __init__(self, repo: Repository, root: str, stat_cache: StatCache, lending: Lending | None = None) -> None:
+        self._lending = lending
         self._root = root
         self._cache = stat_cache
         self._format = repo.object_format
@@ -156,6 +159,9 @@ class WorkTree:
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     def input(self, path: str) -> Found:
+        lent = self._lending.input(path) if self._lending is not None else None
+        if lent is not None:
+            return lent
         try:
             real, problem = self._resolve(path)
             if problem is not None:
@@ -256,6 +262,8 @@ class WorkTree:
         if held.is_folder(inner) or held.is_file(inner):
             return self._id(held, inner)
         digest = self._cache.digest(os.path.join(self._root, path))
+        if digest is None and self._lending is not None:
+            return self._lending.hash_path_id(path)
         return digest.text if digest is not None else None
 
     def output(self, path: str) -> Digest | None:

@@ -51,9 +51,9 @@ def uninstall_drivers(repo: Repository) -> list[str]:
 
 def installed_drivers(repo: Repository) -> list[str]:
     """Return which of `merge` and `diff` git would ask pipe for, in this clone."""
-    now = _configured(repo)
     keys = {"merge": "merge.pipesmith.driver", "diff": "diff.pipesmith.textconv"}
-    return [name for name, value in _ATTRIBUTES.items() if keys[name] in now and _given(repo, name) == value]
+    there = [name for name, key in keys.items() if repo.process("config", "--get", key).returncode == 0]
+    return [name for name in there if _given(repo, name) == _ATTRIBUTES[name]]
 
 
 # -- what is set --------------------------------------------------------------------------------------------------
@@ -77,10 +77,14 @@ def _programs() -> list[list[str]]:
 
 def _merge_command(programs: list[list[str]], *flags: str) -> str:
     """Return what git runs, through a shell, with %O %A %B %P in their places: base, ours (and the result), theirs,
-    and the path they have in the tree."""
+    and the path they have in the tree.
+
+    126 and 127 are the shell's words for what did not start, 1 is Python's where the module is gone; `lock merge`
+    itself ends with 1 only where it could not write, and then nothing is changed.
+    """
     tries = [
         f"if command -v {shlex.quote(words[0])} >/dev/null 2>&1; then {shlex.join([*words, 'lock', 'merge', *flags])}"
-        ' -- "$@"; s=$?; case $s in 126|127) ;; *) return $s;; esac; fi'
+        ' -- "$@"; s=$?; case $s in 1|126|127) ;; *) return $s;; esac; fi'
         for words in programs
     ]
     told = "no pipe here: merged as text; a conflict: pipe lock resolve"

@@ -200,6 +200,11 @@ class Repository:
             return True
         return False if value in ("false", "no", "off", "0") else default
 
+    def object_places(self) -> dict[str, str]:
+        """Return the variables, set in some of git's hooks, that say where objects lie besides the usual place."""
+        names = ("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
+        return {name: self._env[name] for name in names if name in self._env}
+
     def scratch_objects(self, folder: str) -> dict[str, str]:
         """Return variables with which git reads this repository's objects and writes new ones to `folder`."""
         own = self._env.get("GIT_OBJECT_DIRECTORY") or os.path.join(self.common_dir, "objects")

@@ -51,6 +51,7 @@ def parse(text: str, *, file: str = "pipe.lock", cache: Memory | None = None) ->
 
 
 _Entry = TypeVar("_Entry")
+_Default = TypeVar("_Default", str, None)
 
 
 def _tables(
@@ -113,6 +114,28 @@ def _string(entry: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def _text(entry: Mapping[str, Any], key: str, default: _Default) -> str | _Default:
+    """Return a text that may be left out."""
+    value = entry.get(key, default)
+    if value is not default and type(value) is not str:
+        raise TypeError(f"`{key}` is no text")
+    return value
+
+
+def _texts(entry: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Return a table of texts that may be left out."""
+    table = dict(entry.get(key, ()))
+    for name in table:
+        _string(table, name)
+    return table
+
+
+def _list(value: Any, key: str) -> tuple[str, ...]:
+    if type(value) is not list or not all(type(each) is str for each in value):
+        raise TypeError(f"`{key}` is no list of texts")
+    return tuple(value)
+
+
 def _number(entry: Mapping[str, Any], key: str) -> int:
     value = entry[key]
     if type(value) is not int:
@@ -135,18 +158,18 @@ def _stage(entry: Mapping[str, Any]) -> StageLock:
     accepted = entry.get("accepted")
     return StageLock(
         fingerprint=_string(entry, "fingerprint"),
-        run=tuple(run) if isinstance(run, list) else run,
-        cwd=entry.get("cwd", "."),
-        kind=entry.get("kind", "command"),
+        run=_list(run, "run") if type(run) is list else _text(entry, "run", None),
+        cwd=_text(entry, "cwd", "."),
+        kind=_text(entry, "kind", "command"),
         source={_string(each, "path"): _string(each, "git") for each in entry.get("source", ())},
         deps=tuple(_dep(each) for each in entry.get("deps", ())),
         params=dict(entry.get("params", {})),
-        env=dict(entry.get("env", {})),
-        environment=entry.get("environment"),
-        hash_paths=dict(entry.get("hash-paths", {})),
+        env=_texts(entry, "env"),
+        environment=_text(entry, "environment", None),
+        hash_paths=_texts(entry, "hash-paths"),
         outs=tuple(_out(each) for each in entry.get("outs", ())),
         metrics={name: float(number) for name, number in entry.get("metrics", {}).items()},
-        accepted=_accepted(accepted) if accepted else None,
+        accepted=_accepted(accepted) if accepted is not None else None,
     )
 
 
@@ -155,19 +178,17 @@ def _dep(entry: Mapping[str, Any]) -> LockedDep:
         name=_string(entry, "name"),
         path=_string(entry, "path"),
         digest=_digest(entry),
-        git=entry.get("git"),
-        at=entry.get("at", ""),
-        of=entry.get("of", ""),
+        git=_text(entry, "git", None),
+        at=_text(entry, "at", ""),
+        of=_text(entry, "of", ""),
     )
 
 
 def _out(entry: Mapping[str, Any]) -> LockedOut:
-    return LockedOut(
-        name=_string(entry, "name"),
-        path=_string(entry, "path"),
-        digest=_digest(entry),
-        cache=entry.get("cache", True),
-    )
+    cache = entry.get("cache", True)
+    if type(cache) is not bool:
+        raise TypeError("`cache` is neither true nor false")
+    return LockedOut(name=_string(entry, "name"), path=_string(entry, "path"), digest=_digest(entry), cache=cache)
 
 
 def _accepted(entry: Mapping[str, Any]) -> Accepted:
@@ -178,8 +199,8 @@ def _environment(entry: Mapping[str, Any]) -> EnvironmentPin:
     return EnvironmentPin(
         definition=_string(entry, "definition"),
         python=_string(entry, "python"),
-        resolved=tuple(entry.get("resolved", ())),
-        image=entry.get("image"),
+        resolved=_list(entry.get("resolved", []), "resolved"),
+        image=_text(entry, "image", None),
     )
 
 

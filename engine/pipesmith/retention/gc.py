@@ -19,6 +19,7 @@ from pipesmith.git.repository import Repository
 from pipesmith.history.record import RunRecord
 from pipesmith.retention import trash
 from pipesmith.retention.leftovers import remove_leftovers
+from pipesmith.retention.places import sweep_places
 from pipesmith.retention.roots import Inside, Roots, find_roots
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.disk import disk_failure
@@ -144,6 +145,7 @@ def collect(
         report.emptied, report.emptied_bytes = trash.empty(os.path.join(pipe_dir, "trash"), dry_run=dry_run)
         if not dry_run:
             remove_leftovers(pipe_dir, young, live=alone is None)
+            sweep_places(pipe_dir, repo.common_dir, LockTable(os.path.join(pipe_dir, "locks")))
         return report
     finally:
         for each in (alone, hold):

@@ -8,10 +8,10 @@ import stat
 
 from pipesmith.store.disk import UNFINISHED
 
-__all__ = ["remove_leftovers"]
+__all__ = ["open_up", "remove_leftovers"]
 
 _OURS = ("stage-", "object-", "index-", "probe-", "logs-")
-_SHELL_S = 7 * 86_400.0
+_WEEK_S = 7 * 86_400.0
 
 
 def remove_leftovers(pipe_dir: str, older_than: float, *, live: bool) -> None:
@@ -24,18 +24,25 @@ def remove_leftovers(pipe_dir: str, older_than: float, *, live: bool) -> None:
         for name in files:
             if name.startswith(UNFINISHED):
                 _remove(os.path.join(folder, name), older_than)
+    # What failed builds in places of their own leave for people, and for their next try.
+    for folder in (os.path.join(pipe_dir, "tmp", "failed-elsewhere"), os.path.join(pipe_dir, "keep-elsewhere")):
+        for name in _names(folder):
+            _remove(os.path.join(folder, name), older_than - _WEEK_S)
     if live:
         return
     tmp = os.path.join(pipe_dir, "tmp")
-    try:
-        found = os.listdir(tmp)
-    except OSError:
-        return
-    for name in found:
+    for name in _names(tmp):
         if name.startswith(_OURS):
             _remove(os.path.join(tmp, name), older_than)
         elif name.startswith("shell-"):  # a person may sit in it
-            _remove(os.path.join(tmp, name), older_than - _SHELL_S)
+            _remove(os.path.join(tmp, name), older_than - _WEEK_S)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _remove(path: str, older_than: float) -> None:
@@ -44,14 +51,14 @@ def _remove(path: str, older_than: float) -> None:
         if max(info.st_mtime, info.st_ctime) >= older_than:
             return
         if stat.S_ISDIR(info.st_mode):
-            shutil.rmtree(path, onerror=_open_up)
+            shutil.rmtree(path, onerror=open_up)
         else:
             os.unlink(path)
     except OSError:
         pass
 
 
-def _open_up(function: object, path: str, _error: object) -> None:
+def open_up(function: object, path: str, _error: object) -> None:
     """Let go what a stage made read-only."""
     try:
         os.chmod(os.path.dirname(path), 0o700)

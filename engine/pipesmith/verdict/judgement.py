@@ -53,6 +53,7 @@ class Judgement:
         self.lockfile = lockfile
         self.question = question
         self.outside = outside
+        self.left_alone: frozenset[str] = frozenset()  # stages whose locked outputs count, whatever else is so
         self._results: dict[str, Result] = {}
 
     def settle(self, stage: str, outs: tuple[LockedOut, ...], metrics: Mapping[str, float]) -> None:
@@ -70,6 +71,10 @@ class Judgement:
         """Return a stage's verdict. Fresh and restorable ones settle it for the stages after it.
 
         needed: an output that may be absent is wanted after all."""
+        if stage.name in self.left_alone and not needed:
+            as_it_is = self._as_it_is(stage)
+            if as_it_is is not None:
+                return as_it_is
         parts = input_parts(stage, self.pipeline.stages)
         waiting = dict.fromkeys(part.stage for part in parts if part.stage and part.stage not in self._results)
         if waiting and not stage.frozen:
@@ -129,6 +134,21 @@ class Judgement:
         if verdict.result is not None and verdict.state in (State.FRESH, State.RESTORABLE):
             self._results[stage.name] = verdict.result
         return verdict
+
+    def _as_it_is(self, stage: Stage) -> Verdict | None:
+        """Return a stage that is left alone as one that needs nothing, None where nothing is known of it. Outputs that
+        are not as locked count as absent: they are brought where a stage that runs needs them."""
+        entry = self.lockfile.stages.get(stage.name)
+        if entry is None or {(o.name, o.path) for o in entry.outs} != {(n, o.path) for n, o in stage.outputs.items()}:
+            return None
+        result = Result(outs=entry.outs, metrics=entry.metrics)
+        absent = []
+        for out in entry.outs:
+            now = self.question.output(out.path)
+            if now is None or now.text != out.digest.text:
+                absent.append(out.name)
+        self._results[stage.name] = result
+        return Verdict(stage=stage.name, state=State.FRESH, result=result, absent=tuple(absent), notes=("left alone",))
 
     def _input(self, stage: Stage, part: InputPart, problems: list[tuple[str, str, str | None]]) -> Found:
         key = f"stage.{stage.base}.inputs.{part.item.partition('/')[0]}"

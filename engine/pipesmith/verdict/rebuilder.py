@@ -43,7 +43,8 @@ class Question:
     store.
 
     actions: None at a revision. building: `reuse = false` counts. check_outputs False: what the workspace holds does
-    not matter (at a revision, but for outputs that git holds). lenient: a locked output may be absent.
+    not matter (at a revision, but for outputs that git holds). lenient: a locked output may be absent. stored_counts:
+    it may be where it is in the object store.
     """
 
     output: Callable[[str], Digest | None]
@@ -52,6 +53,7 @@ class Question:
     building: bool = False
     check_cached_outputs: bool = True
     lenient: bool = False
+    stored_counts: bool = False
     restore: bool = True
 
 
@@ -165,7 +167,7 @@ def _outputs(
             continue
         if now is None:
             excused = question.lenient or (declared is not None and declared.temp)
-            if excused and not needed:
+            if not needed and (excused or (question.stored_counts and question.at_hand((out,)))):
                 absent.append(out.name)
             else:
                 reasons.append(Reason("output-missing", out.path, out.digest.text, None))

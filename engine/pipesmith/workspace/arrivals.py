@@ -8,10 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import PipeError
 from pipesmith.git.repository import Repository
+
+if TYPE_CHECKING:
+    from pipesmith.lockfile.model import LockedOut
+    from pipesmith.pipeline.model import Stage
+    from pipesmith.workspace.session import Session
 
 __all__ = ["Arrival", "arrive"]
 
@@ -76,39 +82,54 @@ def _before(repo: Repository, hook: str, args: Sequence[str], lines: str) -> str
 
 def _fill(repo: Repository, root: str, done: Arrival) -> None:
     from pipesmith.build.place import Placer
-    from pipesmith.store.kept import kept
     from pipesmith.workspace.workspace import Workspace
 
     workspace = Workspace(repo, root)
     try:
         session = workspace.session()
-        by_hand: set[str] | None = None
+        filler = _Filler(session)
         placer = Placer(root, session.store, session.output_now, lambda _path, _digest: None)
-        for name, stage in session.pipeline.stages.items():
-            entry = session.lockfile.stages.get(name)
-            for out in entry.outs if entry else ():
-                declared = stage.outputs.get(out.name)
-                if not out.cache or declared is None or declared.path != out.path:
-                    continue
-                there = os.path.lexists(os.path.join(root, out.path))
-                if declared.temp and not there:
-                    continue
-                now = session.output_now(out.path) if there else None
-                if now is not None and now.text == out.digest.text:
-                    continue
-                if there:
-                    if by_hand is None:
-                        by_hand = {each.digest.text for each in kept(session.store)}
-                    if now is None or not session.store.has(now) or now.text in by_hand:
-                        continue
-                if not session.store.has(out.digest):
+        for stage in session.pipeline.stages.values():
+            locked = session.lockfile.stages.get(stage.name)
+            for out in locked.outs if locked else ():
+                if not filler.wants(stage, out):
                     continue
                 try:
                     with workspace.guard():
-                        placer.place(name, [out], entry.outs if entry else ())
+                        placer.place(stage.name, [out], locked.outs if locked else ())
                     done.placed.append(os.path.relpath(os.path.join(root, out.path), repo.top))
                 except PipeError as error:
                     done.notes.append(error.text)
         session.stat_cache.flush()
     except PipeError as error:
         done.notes += [finding.render().removeprefix("error: ").partition("\n")[0] for finding in error.findings()]
+
+
+class _Filler:
+    """Says which locked outputs are to be put into a workspace."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def _by_hand(self) -> set[str]:
+        """Digests of what was put away before: in the cache, but no build's."""
+        from pipesmith.store.kept import kept
+
+        return {each.digest.text for each in kept(self._session.store)}
+
+    def wants(self, stage: Stage, out: LockedOut) -> bool:
+        session = self._session
+        declared = stage.outputs.get(out.name)
+        if not out.cache or declared is None or declared.path != out.path:
+            return False  # git's own, or another pipeline's
+        path = os.path.join(session.workspace.root, out.path)
+        if not os.path.lexists(path):
+            return not declared.temp and session.store.has(out.digest)
+        if os.path.islink(path):
+            return False
+        now = session.output_now(out.path)
+        if now is None or now.text == out.digest.text:
+            return False
+        made_here = session.store.has(now) and now.text not in self._by_hand
+        return made_here and session.store.has(out.digest)

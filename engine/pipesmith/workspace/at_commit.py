@@ -22,9 +22,10 @@ from pipesmith.workspace.results import StageState
 from pipesmith.workspace.revisions import lockfile_at
 
 if TYPE_CHECKING:
+    from pipesmith.verdict.own_items import OwnItems
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["state_of", "verdicts_at"]
+__all__ = ["own_items_at", "state_of", "verdicts_at"]
 
 
 def state_of(verdict: Verdict) -> StageState:
@@ -55,6 +56,23 @@ def verdicts_at(
     finally:
         if reader is None:
             shared.close()
+
+
+def own_items_at(workspace: Workspace, commit: str) -> dict[str, OwnItems]:
+    """Return what counts of each stage at a commit besides what other stages make.
+
+    Raises UserError where there is no pipeline there, ConfigError where it is wrong."""
+    from pipesmith.verdict.own_items import own_items
+
+    reader = ObjectReader(workspace.repo)
+    try:
+        there = _Commit(workspace, commit, reader)
+        return {
+            name: own_items(stage, there.pipeline, there.tree, there.outside, there.tree.read)
+            for name, stage in there.pipeline.stages.items()
+        }
+    finally:
+        reader.close()
 
 
 class _Commit:
@@ -91,18 +109,21 @@ class _Commit:
         question = Question(
             output=self.tree.output, at_hand=_nothing_at_hand, actions=None, check_cached_outputs=False, restore=False
         )
-        outside = Outside(
+        judgement = Judgement(self.pipeline, self.tree, self.lockfile, question, self.outside)
+        verdicts = {}
+        for name in topological(self.pipeline):
+            verdicts[name] = judgement.judge(self.pipeline.stages[name])
+        return self.pipeline, verdicts
+
+    @property
+    def outside(self) -> Outside:
+        return Outside(
             environment=self.environment,
             dataset=self.dataset,
             within=self.within,
             notebook=_notebook_id,
             metric_at=self.metric_at,
         )
-        judgement = Judgement(self.pipeline, self.tree, self.lockfile, question, outside)
-        verdicts = {}
-        for name in topological(self.pipeline):
-            verdicts[name] = judgement.judge(self.pipeline.stages[name])
-        return self.pipeline, verdicts
 
     def environment(self, stage: Stage) -> tuple[str | None, Reason | None]:
         if stage.environment is None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipesmith.build.context import BuildContext, Choices, Outcome
+from pipesmith.build.context import BuildContext, Choices, Elsewhere, Outcome
 from pipesmith.build.control import Control
 from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Stamper
@@ -24,6 +24,7 @@ from pipesmith.executors.local import LocalExecutor
 from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
 from pipesmith.pipeline.graph import edges, followers
+from pipesmith.retention.places import sweep_places
 from pipesmith.store.locks import CACHE
 from pipesmith.store.modes import make_folders, prepare
 from pipesmith.verdict.verdict import State
@@ -55,7 +56,12 @@ def build(
     Raises ConfigError and UserError before anything runs; EnvironmentFailure where nothing could be begun.
     """
     refuse_inside_a_stage("pipe build")
-    return _Build(workspace, options, on_event or (lambda event: None), control or Control()).run(session)
+    listener, control = on_event or (lambda event: None), control or Control()
+    if options.rev is not None or options.experiment is not None:
+        from pipesmith.workspace.elsewhere import build_elsewhere
+
+        return build_elsewhere(workspace, options, listener, control)
+    return _Build(workspace, options, listener, control).run(session)
 
 
 def refuse_inside_a_stage(command: str) -> None:
@@ -99,8 +105,11 @@ class _Build:
         return result
 
     def _sweep(self, session: Session) -> None:
-        """Take away what a killed build left behind in the workspace, before anything is fingerprinted."""
+        """Take away what killed builds left behind, before anything is fingerprinted."""
         outputs = [out.path for stage in session.pipeline.stages.values() for out in stage.outputs.values()]
+        if self.workspace.place is not None:
+            return
+        sweep_places(self.workspace.pipe_dir, self.workspace.repo.common_dir, self.workspace.locks)
         try:
             remove_unfinished(self.workspace.root, outputs, self.workspace.guard)
         except OSError:
@@ -109,14 +118,19 @@ class _Build:
     def _deliver_owed(self, session: Session, fresh: Sequence[str]) -> StageError | None:
         """Make up for deliveries of fresh stages that an earlier build could not make; return the first that fails
         again."""
+        place = self.workspace.place
         deliveries = Deliveries.of(
-            self.workspace.pipe_dir, self.workspace.root, session.pipeline.datastores, session.store
+            self.workspace.pipe_dir,
+            self.workspace.home.root,
+            session.pipeline.datastores,
+            session.store,
+            owner=place.owner if place is not None else None,
         )
         failure: StageError | None = None
         for name in deliveries.owed(fresh):
             try:
-                for place in deliveries.pay(name):
-                    self.notice(f"`{name}` delivered to {place}")
+                for target in deliveries.pay(name):
+                    self.notice(f"`{name}` delivered to {target}")
             except StageError as error:
                 failure = failure or error
         return failure
@@ -142,6 +156,8 @@ class _Build:
         lock.write()
         session.tree.flush()
         session.stat_cache.flush()
+        if session.lender is not None:
+            session.lender.flush()
         self.workspace.all_fresh = (session, plan.stages)
         return BuildResult(
             run=None,
@@ -157,6 +173,7 @@ class _Build:
                     notes=verdict.notes,
                 )
                 for verdict in plan.verdicts.values()
+                if verdict.stage not in plan.left_alone
             ),
         )
 
@@ -192,6 +209,7 @@ class _Build:
             self.control.attach(scheduler)
             scheduler.run()
             outcomes = scheduler.outcomes
+            told = [each for each in outcomes.values() if each.status != "fresh" or each.stage not in plan.left_alone]
             for name, outcome in outcomes.items():
                 if outcome.status in ("fresh", "restored") and outcome.fingerprint:
                     lock.trace(name, outcome.fingerprint, outcome.deps)
@@ -200,7 +218,7 @@ class _Build:
             if failure is not None and status not in ("failed", "cancelled"):
                 status = "failed"
             remember_seconds(workspace.state, {o.stage: o.seconds for o in outcomes.values() if o.status == "ran"})
-            recorder.finish(status, list(outcomes.values()))
+            recorder.finish(status, told)
             if failure is not None:
                 raise failure
             self.listener(BuildFinished(time=time.time(), run=self.run_id, status=status))
@@ -208,7 +226,7 @@ class _Build:
                 run=self.run_id if recorder.begun else None,
                 status=status,
                 seconds=time.time() - self.started,
-                stages=tuple(_stage_result(outcome) for outcome in outcomes.values()),
+                stages=tuple(_stage_result(outcome) for outcome in told),
             )
         finally:
             session.computes.close()
@@ -243,6 +261,20 @@ class _Build:
             git=recorder.git,
             user=recorder.record.user,
             host=recorder.record.host,
+            elsewhere=self._elsewhere(session),
+        )
+
+    def _elsewhere(self, session: Session) -> Elsewhere | None:
+        place, lender = self.workspace.place, session.lender
+        if place is None or lender is None:
+            return None
+        return Elsewhere(
+            seen_at=place.seen_at,
+            data_root=place.of.root,
+            spared=None if place.of.repo.is_bare else place.of.repo.top,
+            owner=place.owner,
+            failed=os.path.join(self.workspace.pipe_dir, "tmp", "failed-elsewhere", self.run_id),
+            input_at=lender.input_at,
         )
 
     def _runner(self, context: BuildContext, session: Session, lock: LockKeeper) -> JobRunner:
@@ -321,6 +353,8 @@ class _Build:
                 runner.placer.take_out(stage, path, [known])
         plan.session.tree.flush()
         plan.session.stat_cache.flush()
+        if plan.session.lender is not None:
+            plan.session.lender.flush()
         return None
 
     def _temps_to_remove(self, plan: Plan, outcomes: Mapping[str, Outcome] | None = None) -> list[tuple[str, str, str]]:

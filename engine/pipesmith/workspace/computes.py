@@ -189,7 +189,7 @@ class Computes:
             self._executors[compute.name] = DockerExecutor(
                 compute.name,
                 self._hosts(compute),
-                clone=clone_name(session.workspace.root),
+                clone=clone_name(session.workspace.repo.common_dir, session.workspace.prefix),
                 image=self.image_on,
                 digest=self._digest,
                 said=self._say,
@@ -319,8 +319,9 @@ def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], 
             if compute.kind == "docker":
                 from pipesmith.executors.docker import clone_name, drop_leftovers
 
+                clone = clone_name(workspace.repo.common_dir, workspace.prefix)
                 for daemon in session.computes.daemons(compute):
-                    containers, volumes = drop_leftovers(daemon, clone_name(workspace.root))
+                    containers, volumes = drop_leftovers(daemon, clone)
                     said(f"{daemon.title}: {containers} containers and {volumes} inputs removed")
     finally:
         session.computes.close()

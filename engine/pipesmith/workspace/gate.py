@@ -10,10 +10,11 @@ import os
 
 from pipesmith import __version__
 from pipesmith.errors import PipeError
+from pipesmith.fingerprint.tree_memory import TreeMemory
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
 from pipesmith.store.state_db import StateDB
-from pipesmith.workspace.pushed import Folders, Tip, commits_of, repository_of_hook
+from pipesmith.workspace.pushed import Tip, commits_of, folders_of, repository_of_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pipesmith.workspace.results import StageState
 
 __all__ = ["Judged", "judge_push"]
+
+# The rooms that have a say.
+_JUDGING = ("build", "environments", "fingerprint", "git", "lockfile", "pipeline", "verdict", "workspace")
 
 
 class Judged:
@@ -91,23 +95,24 @@ class _Gate:
         self.reader = ObjectReader(repo)
         self._repo = repo
         self._state = _state_of(repo)
-        self._folders = Folders(self.reader, self._state)
         self._sign = _program()
+        self._memory = self.reader.memo = TreeMemory(self._state, self._sign)
 
     def judge(self, commit: str, refs: Sequence[str], *, anew: bool) -> list[Judged]:
-        key = f"passed:{self.reader.tree_of(commit)}"
+        tree = self.reader.tree_of(commit)
+        key = f"passed:{tree}"
         if not anew and (self._sign,) in self._state.query("SELECT value FROM gitmap WHERE key = ?", (key,)):
             return []
-        folders, has_submodules = self._folders.of(self.reader.tree_of(commit))
-        found, alone = [], not has_submodules
+        folders, has_submodules = folders_of(self.reader, tree)
+        self._memory.alone = not has_submodules
+        found, same_again = [], not has_submodules
         for where in folders:
             judged, pipeline = self._look(commit, refs, where)
             found.append(judged)
-            if pipeline is not None:
-                alone = alone and not any(e.vs for stage in pipeline.stages.values() for e in stage.expect)
-        if alone and all(judged.passes for judged in found):
+            if pipeline is not None and any(e.vs for stage in pipeline.stages.values() for e in stage.expect):
+                same_again = False
+        if same_again and all(judged.passes for judged in found):
             self._state.write([("INSERT OR REPLACE INTO gitmap VALUES (?, ?)", (key, self._sign))])
-        self._folders.flush()
         return found
 
     def _look(self, commit: str, refs: Sequence[str], where: str) -> tuple[Judged, Pipeline | None]:
@@ -123,6 +128,8 @@ class _Gate:
         return Judged(commit, refs, where, tuple(map(state_of, verdicts.values()))), pipeline
 
     def close(self) -> None:
+        self._memory.flush()
+        self._state.close()
         self.reader.close()
 
 
@@ -138,9 +145,10 @@ def _program() -> bytes:
 
     top = os.path.dirname(os.path.dirname(__file__))
     found = [__version__]
-    for room in sorted(entry.path for entry in os.scandir(top) if entry.is_dir()):
-        for entry in os.scandir(room):
-            if entry.name.endswith(".py"):
-                info = entry.stat()
-                found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
+    for room in _JUDGING:
+        with os.scandir(os.path.join(top, room)) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py"):
+                    info = entry.stat()
+                    found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
     return blake2b("\0".join(sorted(found)).encode("utf-8", "surrogateescape"), digest_size=16).digest()

@@ -28,7 +28,7 @@ def ignore_outputs(session: Session) -> list[str]:
     if not cached:
         return []
     key = _key(session, cached)
-    if workspace.state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
+    if workspace.stamps.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
         return []
     refuse_tracked(session, session.tracked(cached))
     missing = [path for path in cached if path not in ignored(workspace.repo, workspace.root, cached)]
@@ -36,7 +36,7 @@ def ignore_outputs(session: Session) -> list[str]:
     if lines:
         _append(os.path.join(workspace.root, ".gitignore"), lines)
         key = _key(session, cached)
-    workspace.state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
+    workspace.stamps.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
     return lines
 
 

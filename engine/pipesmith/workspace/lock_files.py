@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pipesmith.errors import PipeError, UserError
 from pipesmith.lockfile.emitter import render
 from pipesmith.lockfile.merge import Merged, merge_texts
@@ -23,9 +25,21 @@ def merge_files(base: str, ours: str, theirs: str, name: str) -> Merged:
         raise UserError(f"{where}{error.text}", help) from None
     text = render(merged.lockfile)
     if text != before:
-        with open(ours, "wb") as file:
-            file.write(text.encode())
+        _replace(ours, text.encode())
     return merged
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Put another content into the place of a file, whole or not at all."""
+    ready = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(ready, "xb") as file:
+            file.write(data)
+        os.replace(ready, path)
+    except OSError:
+        if os.path.exists(ready):
+            os.unlink(ready)
+        raise
 
 
 def show_file(path: str) -> str | bytes:

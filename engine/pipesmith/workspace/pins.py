@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pipesmith.build.context import StageEnvironment
 from pipesmith.digest import Digest
+from pipesmith.errors import StageError
 from pipesmith.lockfile.model import DatasetPin, EnvironmentPin
-from pipesmith.pipeline.model import Environment, Stage
+from pipesmith.pipeline.model import Dataset, Environment, Stage
 from pipesmith.verdict.reasons import Reason
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Pins:
             self.new_datasets[name] = pin(
                 self._session.pipeline.datasets[name],
                 self._session.pipeline.datastores,
-                self._session.workspace.root,
+                self._data_root(self._session.pipeline.datasets[name]),
                 self._session.stat_cache.digest,
                 self._session.lockfile.datasets.get(name),
                 update=update,
@@ -163,13 +164,28 @@ class Pins:
 
         pin = self.dataset_pin(name)
         assert pin is not None
-        return locate(
-            self._session.pipeline.datasets[name],
-            pin,
-            self._session.pipeline.datastores,
-            self._session.workspace.root,
-            self._session.stat_cache.digest,
-        )
+        dataset, stores = self._session.pipeline.datasets[name], self._session.pipeline.datastores
+        hash = self._session.stat_cache.digest
+        home = self._session.workspace.home.root
+        root = self._data_root(dataset)
+        if root != home:
+            try:
+                return locate(dataset, pin, stores, root, hash)
+            except StageError:
+                pass  # git holds some of it, or other content
+        return locate(dataset, pin, stores, home, hash)
+
+    def _data_root(self, dataset: Dataset) -> str:
+        """Return where a dataset's relative paths begin. A commit elsewhere has its own files, as far as git holds
+        them; all else lies where the user's workspace is."""
+        workspace = self._session.workspace
+        if workspace.place is None or workspace.place.revision is None:
+            return workspace.home.root
+        from pipesmith.data.places import place_of
+
+        places = [place_of(source, self._session.pipeline.datastores, workspace.root) for source in dataset.sources]
+        held = all(os.path.lexists(place.base) for place in places)
+        return workspace.root if places and held else workspace.home.root
 
 
 def user_and_host() -> tuple[str, str]:

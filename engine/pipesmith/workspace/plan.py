@@ -27,9 +27,9 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. by_fingerprint: a stage
-    with `reuse = false` is judged as any other. held: stages that are not tried again while their fingerprint has this
-    key."""
+    """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. rev, experiment:
+    built in a place of its own. by_fingerprint: a stage with `reuse = false` is judged as any other. held: stages that
+    are not tried again while their fingerprint has this key."""
 
     stages: tuple[str, ...] = ()
     jobs: int | None = None
@@ -42,6 +42,9 @@ class BuildOptions:
     downstream: bool = False
     restore: bool = True
     allow_missing: bool = False
+    rev: str | None = None
+    since: str | None = None
+    experiment: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     message: str | None = None
     command_line: tuple[str, ...] = ()
@@ -52,13 +55,15 @@ class BuildOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to be done. wanted: the stages that are looked at, in topological order, each with a verdict. forced:
-    those that run whatever is known."""
+    those that run whatever is known. left_alone: those that are only there for what they made: with `--since`, what the
+    difference does not reach."""
 
     session: Session
     judgement: Judgement
     wanted: tuple[str, ...]
     forced: frozenset[str]
     verdicts: Mapping[str, Verdict]
+    left_alone: frozenset[str] = frozenset()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -78,6 +83,19 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     pipeline = session.pipeline
     named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
     wanted = wanted_stages(pipeline, named, options)
+    if session.lender is not None:  # a place of its own: nobody minds what is written there
+        if ignore_outputs(session):
+            session.look_again()
+        session.lender.lend([pipeline.stages[name] for name in wanted], notice)
+    left_alone: frozenset[str] = frozenset()
+    if options.since is not None:
+        from pipesmith.workspace.since import reached_since
+
+        reach = reached_since(session, options.since, notice).intersection(wanted)
+        needed = upstream(pipeline, reach)
+        left_alone = frozenset(needed - reach)
+        named = tuple(name for name in named if name in reach)
+        wanted = tuple(name for name in topological(pipeline) if name in needed)
     stages = [pipeline.stages[name] for name in wanted]
     preflight(session, stages)
     if not options.dry_run:
@@ -90,10 +108,13 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     judgement = session.judgement(
         building=not options.by_fingerprint, lenient=options.allow_missing, restore=options.restore
     )
+    judgement.left_alone = left_alone
     forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
     refuse(session, verdicts)
-    return Plan(session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts)
+    return Plan(
+        session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
+    )
 
 
 def wanted_stages(pipeline: Pipeline, named: Sequence[str], options: BuildOptions) -> tuple[str, ...]:
@@ -124,6 +145,8 @@ def refuse(session: Session, verdicts: Mapping[str, Verdict]) -> None:
         if "frozen" not in verdict.notes
         for key, text, help in verdict.problems
     ]
+    if session.lender is not None:
+        findings += session.lender.findings(verdicts)
     if findings:
         unique = {finding.render(): finding for finding in findings}
         raise ConfigError(list(unique.values()))
@@ -144,5 +167,6 @@ def planned_result(plan: Plan) -> BuildResult:
                 notes=verdict.notes,
             )
             for verdict in plan.verdicts.values()
+            if not (verdict.fresh and verdict.stage in plan.left_alone)
         ),
     )

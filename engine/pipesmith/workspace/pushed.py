@@ -10,13 +10,12 @@ import os
 from pipesmith.errors import UserError
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
-from pipesmith.store.state_db import StateDB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Folders", "Tip", "commits_of", "repository_of_hook", "tips_of_push"]
+__all__ = ["Tip", "commits_of", "folders_of", "repository_of_hook", "tips_of_push"]
 
 _RUNS = "refs/pipe/runs/"
 _TREE, _GITLINK = "40000", "160000"
@@ -96,39 +95,23 @@ def _peeled(reader: ObjectReader, name: str) -> str | None:
         name = found[1].split(b"\n", 1)[0].removeprefix(b"object ").decode()
 
 
-class Folders:
-    """Finds pipelines in trees. What lies below a tree never changes, so it is remembered by the tree's id."""
+def folders_of(reader: ObjectReader, tree: str) -> tuple[list[str], bool]:
+    """Return the folders below a tree that hold both a pipeline.toml and a pipe.lock, `.` for itself, and whether there
+    are submodules, whose pipelines are their own repositories' business."""
+    folders, has_submodules = _below(reader, tree)
+    return sorted(folder or "." for folder in folders), has_submodules
 
-    def __init__(self, reader: ObjectReader, state: StateDB) -> None:
-        self._reader = reader
-        self._state = state
-        self._new: list[tuple[str, bytes]] = []
 
-    def of(self, tree: str) -> tuple[list[str], bool]:
-        """Return the folders that hold both a pipeline.toml and a pipe.lock, the top as `.`, and whether there are
-        submodules. What is in those is their own repositories' business."""
-        folders, has_submodules = self._below(tree)
-        return sorted(folder or "." for folder in folders), has_submodules
-
-    def _below(self, tree: str) -> tuple[list[str], bool]:
-        key = f"pipelines:{tree}"
-        for (value,) in self._state.query("SELECT value FROM gitmap WHERE key = ?", (key,)):
-            first, *folders = os.fsdecode(value).split("\0")
-            return folders, first == "1"
-        entries = self._reader.tree(tree)
+def _below(reader: ObjectReader, tree: str) -> tuple[list[str], bool]:
+    known = reader.memo.get(("pipelines", tree))
+    if known is None:
+        entries = reader.tree(tree)
         folders = [""] if "pipeline.toml" in entries and "pipe.lock" in entries else []
         has_submodules = any(mode == _GITLINK for mode, _oid in entries.values())
-        inner = [(name, oid) for name, (mode, oid) in entries.items() if mode == _TREE]
-        for name, oid in inner:
-            below, more = self._below(oid)
-            folders += [f"{name}/{folder}".rstrip("/") for folder in below]
-            has_submodules = has_submodules or more
-        if inner:  # others are as quick to look at
-            self._new.append((key, os.fsencode("\0".join(("1" if has_submodules else "0", *folders)))))
-        return folders, has_submodules
-
-    def flush(self) -> None:
-        """Remember for later processes what was found."""
-        if self._new:
-            self._state.write_many("INSERT OR REPLACE INTO gitmap VALUES (?, ?)", self._new)
-            self._new = []
+        for name, (mode, oid) in entries.items():
+            if mode == _TREE:
+                below, more = _below(reader, oid)
+                folders += [f"{name}/{folder}".rstrip("/") for folder in below]
+                has_submodules = has_submodules or more
+        known = reader.memo["pipelines", tree] = (folders, has_submodules)
+    return known

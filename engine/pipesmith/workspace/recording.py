@@ -22,7 +22,7 @@ from pipesmith.workspace.session import Session
 if TYPE_CHECKING:
     from pipesmith.workspace.plan import BuildOptions
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "snapshot_of"]
 
 
 class Recorder:
@@ -36,7 +36,7 @@ class Recorder:
         self._tree: str | None = None
         self.begun = False
         self._secrets = _secrets(session)
-        repo = session.workspace.repo
+        repo, place = session.workspace.repo, session.workspace.place
         self.record = RunRecord(
             id=run,
             time=time.time(),
@@ -50,8 +50,9 @@ class Recorder:
             workspace=session.workspace.prefix,
             tags={key: self._masked(value) for key, value in options.tags.items()},
             message=self._masked(options.message) if options.message else None,
-            commit=repo.head(),
-            branch=repo.branch(),
+            experiment=place.experiment if place is not None else None,
+            commit=place.commit if place is not None else repo.head(),
+            branch=place.branch if place is not None else repo.branch(),
         )
         self.git: dict[str, Any] = {
             "commit": self.record.commit,
@@ -62,48 +63,21 @@ class Recorder:
     def begin(self) -> None:
         """Make the snapshot and the record, before the first stage starts."""
         self.begun = True
-        repo, record = self._session.workspace.repo, self.record
+        repo, place, record = self._session.workspace.repo, self._session.workspace.place, self.record
         record.remote = repo.remote_url()
-        record.dirty = repo.is_dirty()
+        record.dirty = place.dirty if place is not None else repo.is_dirty()
         self.git |= {"dirty": record.dirty, "remote": record.remote}
         try:
-            self._tree, record.left_out = self._snapshot()
+            if place is not None:
+                self._tree, record.left_out = place.tree, dict(place.left_out)
+            else:
+                self._tree, record.left_out = snapshot_of(self._session)
             record.snapshot = self._tree
             self._session.workspace.run_store.write(record, self._tree)
         except (EnvironmentFailure, OSError) as error:
             self._tree = record.snapshot = None
             self._notice(f"no snapshot of this run: {error}", level="warning")
             self._session.workspace.run_store.write(record, None)
-
-    def _snapshot(self) -> tuple[str, dict[str, str]]:
-        workspace, pipeline = self._session.workspace, self._session.pipeline
-        prefix = "" if workspace.prefix == "." else f"{workspace.prefix}/"
-        left_out = {
-            f"{prefix}{given.path}": "a data input"
-            for stage in pipeline.stages.values()
-            for given in stage.inputs.values()
-            if given.origin.kind is OriginKind.PATH
-        }
-        for stage in pipeline.stages.values():
-            left_out |= {f"{prefix}{out.path}": "a cached output" for out in stage.outputs.values() if out.cache}
-        ignore = _LazyIgnore(self._session)
-
-        def ignores(path: str) -> bool:
-            return path.startswith(prefix) and ignore.ignores(path[len(prefix) :])
-
-        def digest(path: str) -> str:
-            found = self._session.stat_cache.digest(path)
-            return found.text if found else "gone"
-
-        name = blake2b(workspace.repo.git_dir.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-        return write_snapshot(
-            workspace.repo,
-            os.path.join(workspace.pipe_dir, "tmp", f"index-{name}-{os.getpid()}"),
-            left_out=left_out,
-            max_file_bytes=pipeline.snapshot.max_file_bytes,
-            ignores=ignores,
-            digest=digest,
-        )
 
     def _masked(self, text: str) -> str:
         for secret in self._secrets:
@@ -121,6 +95,40 @@ class Recorder:
             self._session.workspace.run_store.write(self.record, self._tree)
         except (EnvironmentFailure, OSError) as error:
             self._notice(f"the run could not be recorded: {error}", level="warning")
+
+
+def snapshot_of(session: Session) -> tuple[str, dict[str, str]]:
+    """Write the exact source of this moment to git and return (tree id, left-out path to reason).
+
+    Raises EnvironmentFailure or OSError where nothing can be written."""
+    workspace, pipeline = session.workspace, session.pipeline
+    prefix = "" if workspace.prefix == "." else f"{workspace.prefix}/"
+    left_out = {
+        f"{prefix}{given.path}": "a data input"
+        for stage in pipeline.stages.values()
+        for given in stage.inputs.values()
+        if given.origin.kind is OriginKind.PATH
+    }
+    for stage in pipeline.stages.values():
+        left_out |= {f"{prefix}{out.path}": "a cached output" for out in stage.outputs.values() if out.cache}
+    ignore = _LazyIgnore(session)
+
+    def ignores(path: str) -> bool:
+        return path.startswith(prefix) and ignore.ignores(path[len(prefix) :])
+
+    def digest(path: str) -> str:
+        found = session.stat_cache.digest(path)
+        return found.text if found else "gone"
+
+    name = blake2b(workspace.repo.git_dir.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return write_snapshot(
+        workspace.repo,
+        os.path.join(workspace.pipe_dir, "tmp", f"index-{name}-{os.getpid()}"),
+        left_out=left_out,
+        max_file_bytes=pipeline.snapshot.max_file_bytes,
+        ignores=ignores,
+        digest=digest,
+    )
 
 
 class _LazyIgnore:

@@ -33,7 +33,7 @@ def remark(session: Session, stages: Sequence[Stage], notice: Callable[..., None
 
 def _once(session: Session, name: str) -> bool:
     """Return whether something is to be said for the first time in this clone."""
-    state, key = session.workspace.state, f"said-{session.workspace.root}-{name}"
+    state, key = session.workspace.state, f"said-{session.workspace.home.root}-{name}"
     if state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
         return False
     state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])

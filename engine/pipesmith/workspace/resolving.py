@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import PipeError, UserError
+from pipesmith.git.drivers import installed_drivers
 from pipesmith.lockfile import io
 from pipesmith.lockfile.markers import first_marker
 from pipesmith.lockfile.merge import Merged, merge_texts, resolve_markers
@@ -18,10 +19,14 @@ __all__ = ["Resolved", "resolve_lock"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """merged: what it came to, None where there was nothing to mend. unmerged: git waits for `git add`."""
+    """merged: what it came to, None where there was nothing to mend. unmerged: git waits for `git add`.
+
+    driver: whether git asks pipe to merge lockfiles in this clone.
+    """
 
     merged: Merged | None = None
     unmerged: bool = False
+    driver: bool = True
 
 
 def resolve_lock(workspace: Workspace) -> Resolved:
@@ -61,7 +66,7 @@ def resolve_lock(workspace: Workspace) -> Resolved:
         ) from None
     with workspace.guard():
         io.write(workspace.lock_path, merged.lockfile)
-    return Resolved(merged=merged, unmerged=in_index)
+    return Resolved(merged=merged, unmerged=in_index, driver="merge" in installed_drivers(workspace.repo))
 
 
 def _is_broken(workspace: Workspace) -> bool:

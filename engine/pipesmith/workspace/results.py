@@ -53,12 +53,15 @@ class StageResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
     """What a build did. run: its id, None when nothing was to do. status: succeeded, failed, cancelled, up-to-date, or
-    planned for a dry run. stages: in the order they ended."""
+    planned for a dry run. stages: in the order they ended. revision: the commit that was built in a place of its own.
+    not_locked: the stages that are built now, and that the lockfile at that commit does not have so."""
 
     run: str | None
     status: str
     stages: tuple[StageResult, ...] = ()
     seconds: float = 0.0
+    revision: str | None = None
+    not_locked: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -25,6 +25,7 @@ from pipesmith.workspace.reading import read
 
 if TYPE_CHECKING:
     from pipesmith.workspace.computes import Computes
+    from pipesmith.workspace.lending import Lender
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["Session", "UnknownCompute", "select_stages"]
@@ -61,9 +62,19 @@ class Session:
             files=self.read_file,
             overrides=self.overrides,
             environ={name: value for name, value in os.environ.items() if name.startswith("PIPE_PARAM_")},
-            state=workspace.state,
+            state=workspace.stamps,
+            file=self._file_name,
         )
         return pipeline if self.compute is None else _moved(pipeline, self.compute)
+
+    @property
+    def _file_name(self) -> str | None:
+        """What a commit's pipeline.toml is called in messages, None for the work tree's."""
+        place = self.workspace.place
+        if place is None or place.revision is None:
+            return None
+        within = "" if self.workspace.prefix == "." else f"{self.workspace.prefix}/"
+        return f"{place.revision[:10]}:{within}pipeline.toml"
 
     def line(self, key: str) -> int | None:
         """Return the line of a dotted key of pipeline.toml, or of the nearest key above it."""
@@ -72,13 +83,19 @@ class Session:
         return line_of(self._text, key)
 
     def read_file(self, path: str) -> bytes | None:
-        """Return a workspace file's bytes, None where there is none."""
+        """Return a workspace file's bytes, None where there is none.
+
+        A place made of the work tree as it is lacks what git ignores: that is read in the work tree."""
         self.asked.add(path)
-        try:
-            with open(os.path.join(self.workspace.root, path), "rb") as file:
-                return file.read()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
+        workspace = self.workspace
+        own = workspace.place is not None and workspace.place.revision is None
+        for root in (workspace.root, *([workspace.home.root] if own else [])):
+            try:
+                with open(os.path.join(root, path), "rb") as file:
+                    return file.read()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                continue
+        return None
 
     @cached_property
     def lock_text(self) -> str | None:
@@ -104,7 +121,16 @@ class Session:
 
     @cached_property
     def stat_cache(self) -> StatCache:
-        return StatCache(self.workspace.state, self.pipeline.cache.hash)
+        return StatCache(self.workspace.stamps, self.pipeline.cache.hash)
+
+    @cached_property
+    def lender(self) -> Lender | None:
+        """What lends a place of its own what it lacks; None in the user's own workspace."""
+        if self.workspace.place is None:
+            return None
+        from pipesmith.workspace.lending import Lender
+
+        return Lender(self)
 
     @cached_property
     def tree(self) -> WorkTree:
@@ -118,7 +144,7 @@ class Session:
 
     def fresh_tree(self) -> WorkTree:
         """Return a tree that looks at everything anew."""
-        tree = WorkTree(self.workspace.repo, self.workspace.root, self.stat_cache)
+        tree = WorkTree(self.workspace.repo, self.workspace.root, self.stat_cache, self.lender)
         tree.exclude(self.pipeline.output_paths)
         return tree
 
@@ -168,7 +194,9 @@ class Session:
         """Return a locked metric at a git revision, None where revision, lock or metric is missing."""
         from pipesmith.workspace.revisions import lockfile_at
 
-        lockfile = lockfile_at(self.workspace, revision)
+        # A place of the work tree has a HEAD of its own before the first commit.
+        of = self.workspace.place
+        lockfile = lockfile_at(self.workspace.home if of is None or of.revision is None else self.workspace, revision)
         entry = lockfile.stages.get(stage) if lockfile else None
         return entry.metrics.get(key) if entry else None
 
@@ -182,6 +210,7 @@ class Session:
             actions=self.actions,
             building=building,
             lenient=lenient,
+            stored_counts=self.workspace.place is not None,
             restore=restore,
         )
         outside = Outside(

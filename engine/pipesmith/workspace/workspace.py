@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipesmith.history.record import RunRecord
     from pipesmith.history.run_store import RunStore
     from pipesmith.pipeline.model import Stage
+    from pipesmith.workspace.elsewhere import Place
     from pipesmith.workspace.results import BuildResult, StatusResult
     from pipesmith.workspace.session import Session
     from pipesmith.workspace.watch import Face
@@ -32,22 +33,28 @@ LOCK_NAME = "pipe.lock"
 
 class Workspace:
     """Where a pipeline lives. root: absolute path of its folder. prefix: the same below the top of the git work
-    tree."""
+    tree. place: of one in a place of its own, None for the user's."""
 
-    def __init__(self, repo: Repository, root: str) -> None:
+    def __init__(self, repo: Repository, root: str, place: Place | None = None) -> None:
         self.repo = repo
         self.root = root
+        self.place = place
         self.prefix = "." if root == repo.top else os.path.relpath(root, repo.top)
         self.pipe_dir = os.path.join(repo.common_dir, "pipe")
         self.lock_path = os.path.join(root, LOCK_NAME)
         self.all_fresh: tuple[Session, tuple[Stage, ...]] | None = None  # what the last call found all fresh
 
     @staticmethod
-    def open(path: str | os.PathLike[str] = ".") -> Workspace:
+    def open(path: str | os.PathLike[str] = ".", *, rev: str | None = None) -> Workspace:
         """Return the workspace of the nearest pipeline.toml from `path` up to the top of the git work tree.
 
-        Raises UserError outside a git repository, and where there is no pipeline.toml.
+        rev: where there is none on disk, or no disk as in a bare repository, the one at this revision does, for what
+        asks nothing but that. Raises UserError outside a git repository, and where there is no pipeline.toml.
         """
+        if rev is not None:
+            from pipesmith.workspace.elsewhere import workspace_at
+
+            return workspace_at(os.fspath(path), rev)
         start = os.path.realpath(path)
         if not os.path.isdir(start):
             raise UserError(f"`{os.fspath(path)}` is not a folder")
@@ -70,6 +77,16 @@ class Workspace:
         if not os.path.isdir(self.pipe_dir):
             prepare(self.pipe_dir, self.repo.config.get("core.sharedrepository"))
         return StateDB(os.path.join(self.pipe_dir, "state.db"))
+
+    @cached_property
+    def stamps(self) -> StateDB:
+        """Where stamps of files are remembered: for a place of its own in that place, so that they go with it."""
+        return self.state if self.place is None else StateDB(os.path.join(self.place.folder, "state.db"))
+
+    @property
+    def home(self) -> Workspace:
+        """The workspace that the user has: this one, or the one that a place was made for."""
+        return self if self.place is None else self.place.of
 
     @cached_property
     def locks(self) -> LockTable:

@@ -308,7 +308,7 @@ def test_ctrl_c(repo, place, pipeline):
 def clone_of(repo) -> str:
     from pipesmith.executors.docker import clone_name
 
-    return clone_name(str(repo.path))
+    return clone_name(str(repo.path / ".git"), ".")
 
 
 def test_stages_side_by_side_and_mutex(repo, place, pipeline):

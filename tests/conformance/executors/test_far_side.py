@@ -13,7 +13,7 @@ import pytest
 def clone_of(repo) -> str:
     from pipesmith.executors.docker import clone_name
 
-    return clone_name(str(repo.path))
+    return clone_name(str(repo.path / ".git"), ".")
 
 
 def containers(place, repo, *flags: str) -> list[str]:
