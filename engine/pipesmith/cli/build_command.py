@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from pipesmith.cli.console import console_for
 from pipesmith.cli.output import Output, reason_text, seconds_text
 from pipesmith.errors import UserError
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["add_arguments", "pairs", "run", "summary"]
 
@@ -49,14 +53,43 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
 
-    if arguments.detach:
-        raise UserError("this version has no `pipe build --detach` yet", "`pipe build --help` lists what it has")
     for flag in ("rev", "since", "experiment"):
         if getattr(arguments, flag) == "":
             raise UserError(f"`--{flag}` needs a {'name' if flag == 'experiment' else 'revision'}")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError("`-j` needs a number of at least 1", "leave it out for as many as there are cores")
     workspace = Workspace.open(".", rev=arguments.rev)
+    if arguments.detach:
+        return _detach(workspace, arguments, out)
+    if "PIPE_DETACHED_RUN" in os.environ:
+        from pipesmith.workspace.detached import kept_exit
+
+        with kept_exit(workspace) as (run_id, code):
+            code.append(_build(workspace, arguments, out, run_id))
+            return code[-1]
+    return _build(workspace, arguments, out, None)
+
+
+def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) -> int:
+    """Start the same command without `--detach`. What is wrong with the pipeline or the words is told here and now."""
+    from pipesmith.workspace.build import refuse_inside_a_stage
+    from pipesmith.workspace.detached import detach
+    from pipesmith.workspace.session import select_stages
+
+    refuse_inside_a_stage("pipe build")
+    if arguments.rev is None:
+        session = workspace.session(pairs(arguments.set, "--set"), arguments.compute)
+        select_stages(session.pipeline, arguments.stages)
+    run_id = detach(workspace, [word for word in arguments.args if word != "--detach"])
+    if out.json_mode:
+        out.json({"run": run_id})
+    else:
+        out.line(run_id)
+        out.note(f"`pipe logs {run_id} -f` follows it, `pipe wait {run_id}` waits for its end")
+    return 0
+
+
+def _build(workspace: Workspace, arguments: argparse.Namespace, out: Output, run_id: str | None) -> int:
     if out.verbose:
         from pipesmith.workspace.doctor import sandbox_text
 
@@ -80,6 +113,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
             experiment=arguments.experiment,
             tags=pairs(arguments.tag, "--tag"),
             message=arguments.message,
+            run_id=run_id,
             command_line=tuple(arguments.command_line),
             on_event=console,
         )

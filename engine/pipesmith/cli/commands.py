@@ -8,6 +8,8 @@ COMMANDS = {
     "init": "lay out pipeline.toml, stages/ and hooks/ in a git repository",
     "build": "bring stages up to date",
     "watch": "build at every save that reaches a stage",
+    "wait": "wait for a run that goes on elsewhere",
+    "cancel": "end a run that goes on elsewhere",
     "status": "the state of each stage, and why",
     "why": "why a stage would run, or why it ran",
     "accept": "say that what differs does not matter",
@@ -37,8 +39,6 @@ COMMANDS = {
 
 # Commands of the contract that this version does not have yet.
 LATER = (
-    "wait",
-    "cancel",
     "bisect",
     "plots",
     "pull",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pipesmith.cli.output import Output, size_text
+from pipesmith.cli.wait_command import seconds_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -16,11 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
-    from pipesmith.pipeline.units import parse_duration_s
     from pipesmith.workspace import Workspace
     from pipesmith.workspace import computes as calls
 
-    timeout_s = parse_duration_s(arguments.timeout) if arguments.timeout else 300.0
+    timeout_s = seconds_of(arguments.timeout, "--timeout") if arguments.timeout is not None else 300.0
     workspace = Workspace.open(".")
     if arguments.action == "ls":
         listed = calls.list_computes(workspace, arguments.names)

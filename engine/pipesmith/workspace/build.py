@@ -82,7 +82,7 @@ class _Build:
         self.listener = listener
         self.control = control
         self.started = time.time()
-        self.run_id = new_run_id()
+        self.run_id = options.run_id or new_run_id()
 
     def notice(self, text: str, *, level: str = "info", help: str | None = None) -> None:
         self.listener(Notice(time=time.time(), level=level, text=text, help=help))

@@ -47,6 +47,7 @@ class BuildOptions:
     experiment: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     message: str | None = None
+    run_id: str | None = None
     command_line: tuple[str, ...] = ()
     by_fingerprint: bool = False
     held: Mapping[str, str | None] = field(default_factory=dict)

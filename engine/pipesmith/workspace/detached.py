@@ -1,0 +1,177 @@
+"""Builds that go on by themselves: started in a session of their own, waited for, cancelled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.history.run_id import is_run_id, new_run_id
+from pipesmith.liveness import is_alive, process_mark
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.workspace import Workspace
+
+__all__ = ["Ended", "cancel", "detach", "kept_exit", "wait"]
+
+_LOOK_S = 0.1
+_VARIABLE = "PIPE_DETACHED_RUN"
+_KEEP_S = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a run ended. status: `succeeded`, `failed`, `cancelled`, `up-to-date`, or `running` where it has not.
+    exit_code: the build's; 1 while it runs. said: the last of what a detached build printed that became no run."""
+
+    run: str
+    status: str
+    exit_code: int
+    said: str = ""
+
+
+def _folder(workspace: Workspace) -> str:
+    return os.path.join(workspace.pipe_dir, "detached")
+
+
+def detach(workspace: Workspace, args: Sequence[str]) -> str:
+    """Start `pipe ARGS` (a build, without `--detach`) in the current folder, in a session of its own; return its run's
+    id. What it prints lies in `detached/RUN.log`. Raises EnvironmentFailure where that can't be written."""
+    run = new_run_id()
+    place = os.path.join(_folder(workspace), run)
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        _forget_old(workspace)
+        with open(f"{place}.log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipesmith", *args],
+                env={**os.environ, _VARIABLE: run},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _write(
+            f"{place}.json", {"pid": process.pid, "process": process_mark(process.pid), "host": socket.gethostname()}
+        )
+    except OSError as error:
+        raise EnvironmentFailure(f"no build can be started by itself: {error.filename}: {error.strerror}") from None
+    return run
+
+
+@contextlib.contextmanager
+def kept_exit(workspace: Workspace) -> Iterator[tuple[str | None, list[int]]]:
+    """Give the id that this build's run is to have, if it was detached, and a list for its exit code, kept at the end
+    for those who wait."""
+    run = os.environ.pop(_VARIABLE, None)
+    if run is None or not is_run_id(run):
+        yield None, []
+        return
+    code: list[int] = []
+    try:
+        yield run, code
+    except BaseException as error:
+        code.append(getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 70))
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            _write(os.path.join(_folder(workspace), f"{run}.exit"), code[-1] if code else 1)
+
+
+def wait(workspace: Workspace, name: str, timeout_s: float | None = None) -> Ended:
+    """Wait until a run has ended, or for so many seconds, and return how. Raises UserError for what is no run."""
+    until = time.monotonic() + timeout_s if timeout_s is not None else None
+    while True:
+        found = _look(workspace, name)
+        if found.status != "running" or (until is not None and time.monotonic() >= until):
+            return found
+        time.sleep(_LOOK_S)
+
+
+def cancel(workspace: Workspace, name: str, *, patience_s: float = 60.0) -> Ended:
+    """Ask a run to end as Ctrl-C would, and wait until it has. One that has ended already is left as it is.
+
+    Raises UserError for what is no run, and for one that goes on elsewhere."""
+    found = _look(workspace, name)
+    if found.status != "running":
+        return found
+    started = _started(workspace, found.run)
+    if started is None:
+        record = workspace.run_store.get(found.run)
+        started = {"pid": record.pid, "process": record.process, "host": record.host}
+    if started["host"] != socket.gethostname():
+        raise UserError(f"run {found.run} goes on on `{started['host']}`", f"run `pipe cancel {found.run}` there")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(started["pid"]), signal.SIGINT)
+    return wait(workspace, found.run, patience_s)
+
+
+def _look(workspace: Workspace, name: str) -> Ended:
+    """Return how a run is: by what its detached build kept, and by its record."""
+    run = name if _started(workspace, name) is not None else None
+    started = _started(workspace, name)
+    if started is None:
+        record = workspace.run_store.get(name)
+        run, status = record.id, record.status
+        started = _started(workspace, run)
+        if started is None:
+            return Ended(run=run, status=status, exit_code=_EXITS.get(status, 1))
+    assert run is not None
+    place = os.path.join(_folder(workspace), run)
+    code = _read(f"{place}.exit")
+    if code is None and started["host"] == socket.gethostname() and not is_alive(started["pid"], started["process"]):
+        code = _read(f"{place}.exit")  # it may have ended in between
+        code = 1 if code is None else code  # killed
+    if code is None:
+        return Ended(run=run, status="running", exit_code=1)
+    try:
+        status = workspace.run_store.get(run).status
+    except UserError:  # nothing was run: it was up to date, or refused
+        said = _last_words(f"{place}.log")
+        return Ended(run=run, status="up-to-date" if code == 0 else "failed", exit_code=code, said=said)
+    return Ended(run=run, status=status, exit_code=code)
+
+
+_EXITS = {"succeeded": 0, "up-to-date": 0, "failed": 1, "cancelled": 130}
+
+
+def _started(workspace: Workspace, run: str) -> dict[str, Any] | None:
+    return _read(os.path.join(_folder(workspace), f"{run}.json")) if is_run_id(run) else None
+
+
+def _write(path: str, value: Any) -> None:
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.replace(f"{path}.tmp", path)
+
+
+def _read(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _last_words(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()[-4000:].strip()
+    except OSError:
+        return ""
+
+
+def _forget_old(workspace: Workspace) -> None:
+    for entry in os.scandir(_folder(workspace)):
+        with contextlib.suppress(OSError):
+            if time.time() - entry.stat().st_mtime > _KEEP_S:
+                os.unlink(entry.path)

@@ -1,0 +1,82 @@
+"""`build --detach`, `wait` and `cancel`: builds that go on by themselves."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def _write(repo, run: str) -> None:
+    repo.write("pipeline.toml", f'[stage.a]\nrun = "{run}"\noutputs = {{ o = "o" }}\n')
+
+
+def _detached(repo, *args: str) -> str:
+    return repo.pipe("build", "--detach", "--json", *args).json()["run"]
+
+
+def test_wait_exits_as_the_build_did(repo):
+    """`build --detach --json` prints {"run": ID} at once; `wait` exits as the build did."""
+    _write(repo, "while test -e $HOME/hold; do sleep 0.05; done; echo 1 > {outputs.o}")
+    (repo.home / "hold").touch()
+    run = _detached(repo)
+    early = repo.pipe("wait", run, "--timeout", "1s", "--json", check=False)
+    assert (early.returncode, early.json()) == (1, {"run": run, "status": "running"})
+    (repo.home / "hold").unlink()
+    assert repo.pipe("wait", run).returncode == 0
+    assert repo.read("o") == "1\n"
+    assert repo.pipe("show", run, "--json").json()["status"] == "succeeded"
+    assert repo.pipe("wait", "latest").returncode == 0
+
+
+def test_a_failed_one_and_one_with_nothing_to_do(repo):
+    _write(repo, "exit 3")
+    assert repo.pipe("wait", _detached(repo), check=False).returncode == 1
+    _write(repo, "echo 1 > {outputs.o}")
+    assert repo.pipe("wait", _detached(repo)).returncode == 0
+    again = repo.pipe("wait", _detached(repo), "--json")
+    assert again.json()["status"] == "up-to-date"
+
+
+def test_what_is_wrong_is_told_at_once(repo):
+    repo.write("pipeline.toml", "[stage.a]\nrum = 1\n")
+    assert repo.pipe("build", "--detach", check=False).returncode == 2
+    _write(repo, "true")
+    assert repo.pipe("build", "--detach", "nosuch", check=False).returncode == 2
+    assert repo.pipe("wait", "nosuch", check=False).returncode == 2
+    assert repo.pipe("wait", "latest", "--timeout", "soon", check=False).returncode == 2
+    inside = repo.pipe("build", "--detach", check=False, env={"PIPE_RUN": "r", "PIPE_STAGE": "s"})
+    assert inside.returncode == 2
+
+
+def test_cancel(repo):
+    """A cancelled run's status is `cancelled`; its children end, and nothing is recorded."""
+    _write(repo, "echo $$ > $HOME/pid; sleep 300; echo 1 > {outputs.o}")
+    run = _detached(repo)
+    until = time.monotonic() + 30
+    while not (repo.home / "pid").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert repo.pipe("cancel", run, "--json").json() == {"run": run, "status": "cancelled"}
+    assert repo.pipe("wait", run, check=False).returncode == 130
+    assert repo.pipe("show", run, "--json").json()["status"] == "cancelled"
+    assert not repo.exists("o")
+    assert repo.pipe("cancel", run).stdout.split()[0] == "cancelled"
+
+
+def test_a_killed_one_is_not_waited_for_for_ever(repo):
+    _write(repo, "echo go > $HOME/go; sleep 300")
+    run = _detached(repo)
+    until = time.monotonic() + 30
+    while not (repo.home / "go").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    record = repo.pipe("show", run, "--json").json()
+    os.kill(record["pid"], 9)
+    assert repo.pipe("wait", run, check=False).returncode == 1
+
+
+def test_it_outlives_who_started_it(repo):
+    """Another build's wait is for it alone, and what it prints is kept."""
+    _write(repo, "echo said; echo 1 > {outputs.o}")
+    run = _detached(repo)
+    repo.pipe("wait", run)
+    assert repo.pipe("logs", run, "a").stdout == "said\n"
+    assert "ran" in (repo.pipe_dir / "detached" / f"{run}.log").read_text()
