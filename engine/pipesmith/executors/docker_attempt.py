@@ -303,6 +303,7 @@ class DockerAttempt:
             ended.set()
 
         threading.Thread(target=wait, name=f"wait {job.stage}", daemon=True).start()
+        self._began = time.monotonic()  # what came before was the way there
         deadline = self._began + job.timeout_s if job.timeout_s is not None else None
         kill_at: float | None = None
         sample_at = time.monotonic() + _LOOK_S
