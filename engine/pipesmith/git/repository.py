@@ -10,7 +10,7 @@ from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
 
-__all__ = ["Repository", "cut_credentials"]
+__all__ = ["Repository", "cause", "cut_credentials"]
 
 
 def cut_credentials(url: str) -> str:
@@ -110,6 +110,11 @@ class Repository:
         )
 
     @property
+    def index_path(self) -> str:
+        """The index of this work tree; inside a hook the one that git names."""
+        return self._env.get("GIT_INDEX_FILE") or os.path.join(self.git_dir, "index")
+
+    @property
     def empty_id(self) -> str:
         """The zero id of this repository's object format."""
         return "0" * (64 if self.object_format == "sha256" else 40)
@@ -127,7 +132,7 @@ class Repository:
         Raises EnvironmentFailure with git's own words where it exits otherwise than `ok`."""
         done = self.process(*args, input=input, env=env, cwd=cwd)
         if done.returncode not in ok:
-            words = _cause(os.fsdecode(done.stderr)) or f"exit {done.returncode}"
+            words = cause(os.fsdecode(done.stderr)) or f"exit {done.returncode}"
             raise EnvironmentFailure(f"`git {_verb(args)}` failed: {words}")
         return done.stdout
 
@@ -180,8 +185,9 @@ class Repository:
         return cut_credentials(url) if url else None
 
     def is_dirty(self) -> bool:
-        """Return whether anything differs from HEAD, untracked files included."""
-        return bool(self.process("status", "--porcelain", "-z").stdout)
+        """Return whether anything differs from HEAD, untracked files included; so it is where git can't say."""
+        done = self.process("status", "--porcelain", "--no-renames", "-z")
+        return bool(done.stdout) or done.returncode != 0
 
     @cached_property
     def config(self) -> dict[str, str]:
@@ -234,7 +240,7 @@ def _verb(args: Sequence[str]) -> str:
     return args[at]
 
 
-def _cause(said: str) -> str:
+def cause(said: str) -> str:
     """Return the first error that git told of, since what follows follows from it; else its last line."""
     lines = said.strip().splitlines()
     first = next((line for line in lines if line.startswith(("error: ", "fatal: "))), lines[-1] if lines else "")
