@@ -58,8 +58,11 @@ def expected(repo: Repo) -> dict[str, tuple[str, str]]:
     ignored = set(repo.run("git", "check-ignore", "-z", "--stdin", input=asked, check=False).stdout.split("\0"))
     taken = {path for path in news if path not in ignored and not looks_secret(path)}
     taken = {path for path in taken if os.lstat(repo.path / path).st_size <= MOST}
-    found = {path: index[path] for path in skipped - there}
-    for path in taken | (index.keys() & there):
+    # What git was told to skip is not there: it is in the tree all the same, where nothing else took its place.
+    gone = {path for path in skipped - there if not (repo.path / path).is_dir()}
+    held = taken | (index.keys() & there)
+    found = {path: index[path] for path in gone if not any(str(above) in held for above in Path(path).parents)}
+    for path in held:
         info = os.lstat(repo.path / path)
         if stat.S_ISLNK(info.st_mode):
             text = os.readlink(repo.path / path)

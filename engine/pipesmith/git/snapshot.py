@@ -84,6 +84,8 @@ def write_snapshot(
         _show_hidden(repo, env, listing)
         choice.missing |= _add_tracked(repo, env)
         choice.missing |= _Adding(repo, env).add(add)
+        if listing.conflicted:
+            _drop_conflicts(repo, env)
         tree = _write_tree(repo, env)
         choice.missing |= {path: _nested(repo, path) for path in listing.repositories if choice.is_news(path)}
         choice.missing |= dict.fromkeys(_changed_inside(repo, env, listing), "a submodule with changes of its own")
@@ -112,13 +114,15 @@ def _seed(repo: Repository, index: str) -> None:
 @dataclass(slots=True)
 class _Listing:
     """untracked: files. repositories: nested ones that are not tracked. unwatched, skipped: tracked files in the work
-    tree that git was told not to look at (assume-unchanged, skip-worktree). submodules: tracked as such."""
+    tree that git was told not to look at (assume-unchanged, skip-worktree). submodules: tracked as such. conflicted:
+    whether a merge left entries of several sides."""
 
     untracked: list[str] = field(default_factory=list)
     repositories: list[str] = field(default_factory=list)
     unwatched: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     submodules: list[str] = field(default_factory=list)
+    conflicted: bool = False
 
 
 def _list(repo: Repository, env: dict[str, str]) -> _Listing:
@@ -141,6 +145,8 @@ def _list(repo: Repository, env: dict[str, str]) -> _Listing:
                 folders[folder] = os.path.isdir(os.path.join(repo.top, folder))
             if folders[folder] and os.path.lexists(os.path.join(repo.top, path)):
                 listing.skipped.append(path)
+        if not head.endswith(" 0"):
+            listing.conflicted = True
         if head[2:8] == _GITLINK:
             listing.submodules.append(path)
     return listing
@@ -231,6 +237,14 @@ def _add_tracked(repo: Repository, env: dict[str, str]) -> dict[str, str]:
             repo.run(*_WRITING, "update-index", "--force-remove", "-z", "--stdin", env=env, input=_joined([path]))
             reasons[path] = cause
     return reasons
+
+
+def _drop_conflicts(repo: Repository, env: dict[str, str]) -> None:
+    """Take away what `git add` leaves unmerged: files whose folder is a file now."""
+    rows = os.fsdecode(repo.run("ls-files", "-z", "-u", env=env)).split("\0")[:-1]
+    if paths := {row.partition("\t")[2] for row in rows}:
+        args = ("update-index", "--force-remove", "-z", "--stdin")
+        repo.run(*_WRITING, *args, env=env, input=_joined(sorted(paths)))
 
 
 def _is_content(path: str) -> bool:
