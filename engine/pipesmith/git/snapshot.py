@@ -230,12 +230,12 @@ def _add_tracked(repo: Repository, env: dict[str, str]) -> dict[str, str]:
     listed = os.fsdecode(repo.run("ls-files", "-z", "-c", env=env)).split("\0")[:-1]
     adding = _Adding(repo, env)
     reasons = {}
-    for path, cause in adding.add(list(dict.fromkeys(listed))).items():
+    for path, why in adding.add(list(dict.fromkeys(listed))).items():
         if _is_content(os.path.join(repo.top, path)) and adding.is_merged(path):
-            reasons[path] = f"as git has it: {cause}"
+            reasons[path] = f"as git has it: {why}"
         else:
             repo.run(*_WRITING, "update-index", "--force-remove", "-z", "--stdin", env=env, input=_joined([path]))
-            reasons[path] = cause
+            reasons[path] = why
     return reasons
 
 
