@@ -235,7 +235,7 @@ def _add_tracked(repo: Repository, env: dict[str, str]) -> dict[str, str]:
             reasons[path] = f"as git has it: {why}"
         else:
             repo.run(*_WRITING, "update-index", "--force-remove", "-z", "--stdin", env=env, input=_joined([path]))
-            reasons[path] = why
+            reasons[path] = "can't be read"
     return reasons
 
 
