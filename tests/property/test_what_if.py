@@ -177,7 +177,7 @@ class Life:
         self.repo.pipe("build", "-k")
 
     def commit(self) -> None:
-        self.repo.git("add", "-A")
+        self.repo.git("add", "-A", "--", ".", ":(exclude)out")
         if self.rng.random() < 0.2:
             self.repo.git("reset", "-q", "pipe.lock", check=False)
         self.repo.git("commit", "-q", "--allow-empty", "-m", "change")

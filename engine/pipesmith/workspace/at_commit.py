@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipesmith.verdict.own_items import OwnItems
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["own_items_at", "state_of", "verdicts_at"]
+__all__ = ["AtCommit", "own_items_at", "state_of", "verdicts_at"]
 
 
 def state_of(verdict: Verdict) -> StageState:
@@ -52,7 +52,7 @@ def verdicts_at(
     """
     shared = reader or ObjectReader(workspace.repo)
     try:
-        return _Commit(workspace, commit, shared).judge()
+        return AtCommit(workspace, commit, shared).judge()
     finally:
         if reader is None:
             shared.close()
@@ -66,7 +66,7 @@ def own_items_at(workspace: Workspace, commit: str) -> dict[str, OwnItems]:
 
     reader = ObjectReader(workspace.repo)
     try:
-        there = _Commit(workspace, commit, reader)
+        there = AtCommit(workspace, commit, reader)
         return {
             name: own_items(stage, there.pipeline, there.tree, there.outside, there.tree.read)
             for name, stage in there.pipeline.stages.items()
@@ -75,7 +75,9 @@ def own_items_at(workspace: Workspace, commit: str) -> dict[str, OwnItems]:
         reader.close()
 
 
-class _Commit:
+class AtCommit:
+    """A commit's pipeline and lockfile, and what judges its stages."""
+
     def __init__(self, workspace: Workspace, commit: str, reader: ObjectReader) -> None:
         self.workspace = workspace
         self.commit = commit
@@ -109,11 +111,11 @@ class _Commit:
         question = Question(
             output=self.tree.output, at_hand=_nothing_at_hand, actions=None, check_cached_outputs=False, restore=False
         )
-        judgement = Judgement(self.pipeline, self.tree, self.lockfile, question, self.outside)
-        verdicts = {}
-        for name in topological(self.pipeline):
-            verdicts[name] = judgement.judge(self.pipeline.stages[name])
-        return self.pipeline, verdicts
+        judgement = self.judgement(question)
+        return self.pipeline, {name: judgement.judge(self.pipeline.stages[name]) for name in topological(self.pipeline)}
+
+    def judgement(self, question: Question) -> Judgement:
+        return Judgement(self.pipeline, self.tree, self.lockfile, question, self.outside)
 
     @property
     def outside(self) -> Outside:
