@@ -25,6 +25,7 @@ CALLS: dict[str, list[str]] = {
     "logs": ["logs"],
     "diff": ["diff", "HEAD"],
     "metrics": ["metrics"],
+    "bisect": ["bisect", "--metric", "m", "--below", "1", "HEAD~1", "HEAD"],
     "checkout": ["checkout"],
     "cat": ["cat", "abcdef"],
     "push": ["push", "--runs"],
@@ -77,7 +78,10 @@ def test_without_a_pipeline(repo: Repo, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock", "watch", "hooks"})
+    "name",
+    sorted(
+        set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "bisect", "lock", "watch", "hooks"}
+    ),
 )
 def test_with_a_broken_pipeline(repo: Repo, name: str) -> None:
     """All faults of pipeline.toml are told at once, with file and line."""
