@@ -388,6 +388,20 @@ def test_merges(base: Repo) -> None:
     assert told["commit"]["id"] == merge and told["good"] == parent and told["stage"] == "prepare"
 
 
+def test_a_broken_expectation_is_a_number_all_the_same(base: Repo) -> None:
+    """A stage that fails for its number has one."""
+    expect = '[stage.score.expect]\n"report:auc" = { min = 80 }\n'
+    base.write("pipeline.toml", base.read("pipeline.toml").replace("[stage.other]", f"{expect}[stage.other]"))
+    story = Story(base, built=False)
+    story.tell("first")
+    base.write("number.txt", "10\n")
+    culprit = story.tell("culprit")
+    told = below(base, story.commits[0], "HEAD")
+    assert (told["commit"]["id"], told["value"]) == (culprit, 10)
+    told = hunt(base, "--stage-fails", "score", story.commits[0], "HEAD").json()
+    assert told["commit"]["id"] == culprit and told["stage"] == "prepare"
+
+
 # -- a stage that fails -----------------------------------------------------------------------------------------------
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["Bisection"]
 
-_MOST = 2000  # above so many commits only those near the middle are looked at
-_NEAR = 64
+_NEAR = 200  # commits nearest to the middle that are looked at: those far from it tell little
 
 
 class Bisection:
@@ -62,8 +61,7 @@ class Bisection:
             before = (self._up_to[index] & self._left).bit_count()
             ranked.append((-min(before, total - before), index))
         ranked.sort()
-        chosen = ranked if len(ranked) <= _MOST else ranked[:_NEAR]
-        return [self._names[index] for _rank, index in chosen]
+        return [self._names[index] for _rank, index in ranked[:_NEAR]]
 
     def best(self, asked: Sequence[str], key: Callable[[str], str]) -> str:
         """Return which commit halves the rest best. asked: of `open()`, in its order. key: the same for commits that

@@ -197,12 +197,7 @@ class _Bisect:
             return self._result(problem=goods)
         search = Bisection(commits_between(repo, self.bad, goods, first_parent=options.first_parent))
         while asked := search.open():
-            known = [commit for commit in asked if self._is_known(commit)]
-            told = {commit: self._known_outcome(commit) for commit in known}
-            if known := [commit for commit in known if told[commit] is not Outcome.SKIP] or known:
-                commit = known[0]
-            else:
-                commit = search.best(asked, lambda name: self._look(name).key)
+            commit = self._cheapest(asked) or search.best(asked, lambda name: self._look(name).key)
             found = self._ask(commit)
             if found.outcome is Outcome.GOOD:
                 search.is_good(commit)
@@ -216,6 +211,17 @@ class _Bisect:
                 problem="it can't be told: of all that is left the result can't be had", suspects=search.suspects
             )
         return self._verdict(search.bad)
+
+    def _cheapest(self, asked: Sequence[str]) -> str | None:
+        """Return the commit nearest to the middle that costs nothing, one of which nothing can be told only if there is
+        no other; None where all must be built."""
+        dark = None
+        for commit in asked:
+            if self._is_known(commit):
+                if self._known(self._look(commit)).outcome is not Outcome.SKIP:
+                    return commit
+                dark = dark or commit
+        return dark
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
@@ -300,9 +306,6 @@ class _Bisect:
     def _is_known(self, commit: str) -> bool:
         look = self._look(commit)
         return bool(look.unusable) or look.result is not None or look.key in self._built
-
-    def _known_outcome(self, commit: str) -> Outcome:
-        return self._known(self._look(commit)).outcome
 
     def _known(self, look: KnownAt) -> _Told:
         if look.unusable:
