@@ -29,7 +29,11 @@ def write_whole(path: str, data: bytes) -> None:
         with open(ready, "wb") as file:
             file.write(data)
         share(ready)
-        os.rename(ready, path)
+        try:
+            os.rename(ready, path)
+        except IsADirectoryError:  # no record of ours: put where leftovers are swept
+            os.rename(path, os.path.join(folder, unfinished()))
+            os.rename(ready, path)
     except BaseException:
         if os.path.lexists(ready):
             os.unlink(ready)

@@ -264,12 +264,14 @@ class ObjectStore(Shelf):
             if not os.path.exists(path):
                 self._take_back(digest.algorithm, digest.hex)
             with open(path, "rb") as file:
-                data = file.read()
+                data: bytes | None = file.read()
         except FileNotFoundError:
             raise ObjectMissing(f"object {digest.short} is not in the cache", "build again") from None
+        except IsADirectoryError:
+            data = None
         hasher = new_hasher(digest.algorithm)
-        hasher.update(data)
-        if hasher.hexdigest() != digest.hex.partition(".")[0]:
+        hasher.update(data or b"")
+        if data is None or hasher.hexdigest() != digest.hex.partition(".")[0]:
             self.discard(digest.algorithm, digest.hex)
             raise ObjectDamaged(f"object {digest.short} in the cache was damaged", "build again")
         return data
@@ -332,8 +334,11 @@ class ObjectStore(Shelf):
                 self._place_file(algorithm, hex, size, target, executable, link)
                 return
             raise ObjectMissing(f"object {hex[:8]} is not in the cache", "build again") from None
+        except IsADirectoryError:
+            copied = ""
         if copied != hex:
-            os.unlink(target)
+            if copied:
+                os.unlink(target)
             self.discard(algorithm, hex)
             raise ObjectDamaged(f"object {hex[:8]} in the cache was damaged", "build again")
 
@@ -376,6 +381,8 @@ class ObjectStore(Shelf):
             found = hash_file(path, algorithm)[0]
         except FileNotFoundError:
             return False
+        except IsADirectoryError:
+            found = ""
         if found == hex.partition(".")[0]:
             self._checked.add(hex, path)
             return True

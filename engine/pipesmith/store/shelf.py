@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from pipesmith.digest import ALGORITHMS, Digest
-from pipesmith.store.disk import names
+from pipesmith.store.disk import names, unfinished
 from pipesmith.store.hashing import hash_file
 from pipesmith.store.modes import make_folders
 
@@ -57,10 +57,12 @@ class Shelf:
 
     def discard(self, algorithm: str, hex: str) -> None:
         """Move an object to the trash."""
-        resting = self._resting(algorithm, hex)
+        path, resting = self._path(algorithm, hex), self._resting(algorithm, hex)
         try:
             make_folders(os.path.dirname(resting))
-            os.rename(self._path(algorithm, hex), resting)
+            if os.path.isdir(path) or os.path.isdir(resting):  # no object of ours; a file and a folder don't change places
+                resting += unfinished()
+            os.rename(path, resting)
             os.utime(resting)  # its rest begins now
         except OSError:
             pass
