@@ -7,6 +7,7 @@ import shutil
 
 from pipesmith.executors.base import Mount
 from pipesmith.pipeline.model import Stage
+from pipesmith.store.modes import make_folders
 
 __all__ = ["KeepFolder"]
 
@@ -34,7 +35,7 @@ class KeepFolder:
             for name in os.listdir(self._parent):
                 if name != os.path.basename(self._folder):
                     shutil.rmtree(os.path.join(self._parent, name), ignore_errors=True)
-        os.makedirs(self._folder, exist_ok=True)
+        make_folders(self._folder)
         places = (os.path.join(tmpdir, "keep"), self._stage.keep)
         return tuple(Mount(origin=self._folder, path=place, writable=True) for place in places)
 

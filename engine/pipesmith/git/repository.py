@@ -271,12 +271,23 @@ def _facts(path: str, done: subprocess.CompletedProcess[bytes]) -> tuple[str, st
     return top, git_dir, common_dir, bare, lines[3]
 
 
+def _no_repository(path: str) -> UserError:
+    folder = path
+    while not os.path.lexists(there := os.path.join(folder, ".git")):
+        if folder == os.path.dirname(folder):
+            return UserError(f"`{path}` is not in a git repository", "run `git init`")
+        folder = os.path.dirname(folder)
+    if not os.access(there, os.R_OK | os.X_OK if os.path.isdir(there) else os.R_OK):
+        return UserError(f"`{there}` can't be read: permission denied", f"ask its owner for access: `ls -ld {there}`")
+    return UserError(f"git does not take `{there}` for a repository", "look at it: `git fsck`; or run `git init` anew")
+
+
 def _refusal(path: str, said: str) -> UserError:
     """Return git's refusal to work here, in its own words, and what it says to type as the help line."""
     lines = [line.strip() for line in said.strip().splitlines() if line.strip()]
     if not lines:
         return UserError(f"git can't read the repository of `{path}`", "run `git status` there to see why")
     if "not a git repository" in lines[0]:
-        return UserError(f"`{path}` is not in a git repository", "run `git init`")
+        return _no_repository(path)
     advice = next((line for line in lines[1:] if line.startswith("git ")), None)
     return UserError(lines[0].removeprefix("fatal: "), f"run `{advice}`" if advice else None)

@@ -225,10 +225,7 @@ class ObjectStore(Shelf):
         self._named(hex, target)
 
     def _has_whole(self, hex: str, target: str) -> bool:
-        if not (os.path.exists(target) and self._whole(self.algorithm, hex, target)):
-            return False
-        self._again(hex, target)
-        return True
+        return os.path.exists(target) and self._whole(self.algorithm, hex, target) and self._again(hex, target)
 
     def _named(self, hex: str, target: str) -> None:
         """An object has its name now."""
@@ -395,15 +392,19 @@ class ObjectStore(Shelf):
         self._manifests.pop(hex, None)
         super().discard(algorithm, hex)
 
-    def _again(self, hex: str, target: str) -> None:
-        """An object is stored once more: a collection must not take it for old."""
+    def _again(self, hex: str, target: str) -> bool:
+        """An object is stored once more: a collection must not take it for old. Return False where it has to be written
+        anew for that, since it is a colleague's."""
         try:
             info = os.lstat(target)
             if time.time() - max(info.st_mtime, info.st_ctime) > _FRESH_S:
                 os.utime(target)
                 self._checked.add(hex, target)
+        except PermissionError:
+            return not os.access(os.path.dirname(target), os.W_OK)
         except OSError:
             pass
+        return True
 
     def sync(self) -> None:
         """Bring what was stored to the disk: one syncfs; and remember what was checked. Raises EnvironmentFailure."""

@@ -18,6 +18,7 @@ from pipesmith.errors import UserError
 from pipesmith.executors.base import Job
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.pipeline.graph import upstream
+from pipesmith.store.modes import make_folders
 from pipesmith.workspace.preflight import preflight
 from pipesmith.workspace.session import select_stages
 
@@ -73,7 +74,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         git={"commit": workspace.repo.head(), "branch": workspace.repo.branch()},
     )
     scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{secrets.token_hex(8)}")
-    os.makedirs(scratch)
+    make_folders(scratch)
     tmpdir = tempfile.mkdtemp(prefix="pipe-")
     try:
         logged = os.path.join(tmpdir, "log.jsonl")
