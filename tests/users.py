@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import ROOT, Repo, Result
 
 __all__ = ["ADA", "BOB", "EVE", "User", "needs_root", "run_as", "start_as"]
