@@ -25,13 +25,15 @@ class KeepFolder:
         self._parent = os.path.join(pipe_dir, "keep", name) if alone else ""
         self._folder = os.path.join(self._parent, key) if alone else f"{pipe_dir}/keep-elsewhere/{key} {name}"
 
-    def mounts(self, tmpdir: str) -> tuple[Mount, ...]:
+    def mounts(self, tmpdir: str, *, sweep: bool = True) -> tuple[Mount, ...]:
         """Return where a stage finds the folder: below its TMPDIR (that is PIPE_KEEP, the same with every kind of
-        sandbox), and at the path that `keep` names in the sandbox. Makes it if need be, and drops those of other
-        fingerprints. Empty for a stage without `keep`."""
+        sandbox), and at the path that `keep` names in the sandbox. Makes it if need be. Empty for a stage without
+        `keep`.
+
+        sweep: the folders of other fingerprints are dropped."""
         if self._stage.keep is None:
             return ()
-        if self._parent and os.path.isdir(self._parent):
+        if sweep and self._parent and os.path.isdir(self._parent):
             for name in os.listdir(self._parent):
                 if name != os.path.basename(self._folder):
                     shutil.rmtree(os.path.join(self._parent, name), ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -11,6 +12,8 @@ from functools import cached_property
 from pipesmith.errors import EnvironmentFailure, UserError
 
 __all__ = ["Repository", "cause", "cut_credentials"]
+
+_ENDING = frozenset(("commit-tree", "update-ref"))
 
 
 def cut_credentials(url: str) -> str:
@@ -132,21 +135,38 @@ class Repository:
         Raises EnvironmentFailure with git's own words where it exits otherwise than `ok`."""
         done = self.process(*args, input=input, env=env, cwd=cwd)
         if done.returncode not in ok:
-            words = cause(os.fsdecode(done.stderr)) or f"exit {done.returncode}"
+            words = cause(os.fsdecode(done.stderr)) or _end(done.returncode)
             raise EnvironmentFailure(f"`git {_verb(args)}` failed: {words}")
         return done.stdout
 
     def process(
         self, *args: str, input: bytes | None = None, env: dict[str, str] | None = None, cwd: str | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `git ARGS` at the top of the work tree and return how it ended."""
-        return subprocess.run(
-            ["git", *args],
-            cwd=cwd or self.top,
-            env=self._env | env if env else self._env,
-            input=input if input is not None else b"",
-            capture_output=True,
-        )
+        """Run `git ARGS` at the top of the work tree and return how it ended.
+
+        Ctrl-C reaches git as well. What brings a record to its end does not hear it; all else ends, as it is asked to:
+        a filter may take its time.
+        """
+        deaf = not _ENDING.isdisjoint(args)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT] if deaf else [])
+        try:
+            child = subprocess.Popen(
+                ["git", *args],
+                cwd=cwd or self.top,
+                env=self._env | env if env else self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with child:
+            try:
+                out, err = child.communicate(input if input is not None else b"")
+            except BaseException:
+                child.kill()
+                raise
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
     def start(
         self, *args: str, cwd: str | None = None, stdin: bool = False, env: dict[str, str] | None = None
@@ -238,6 +258,12 @@ def _verb(args: Sequence[str]) -> str:
     while at + 2 < len(args) and args[at] == "-c":
         at += 2
     return args[at]
+
+
+def _end(code: int) -> str:
+    if code == -signal.SIGINT:
+        return "interrupted"
+    return f"exit {code}" if code >= 0 else f"ended by signal {-code}"
 
 
 def cause(said: str) -> str:

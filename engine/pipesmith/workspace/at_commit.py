@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipesmith.digest import Digest
-from pipesmith.errors import UserError
+from pipesmith.errors import Finding, UserError
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.git.objects import ObjectReader
 from pipesmith.lockfile.model import LockedOut, Lockfile
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["AtCommit", "own_items_at", "state_of", "verdicts_at"]
 
 
-def state_of(verdict: Verdict) -> StageState:
-    """Return a verdict as `status` tells it."""
+def state_of(verdict: Verdict, file: str, line: Callable[[str], int | None]) -> StageState:
+    """Return a verdict as `status` tells it. file, line: what the pipeline.toml is called, and where a key stands."""
     return StageState(
         name=verdict.stage,
         state=verdict.state.value,
@@ -38,7 +38,9 @@ def state_of(verdict: Verdict) -> StageState:
         outputs=verdict.result.outs if verdict.result else (),
         notes=verdict.notes,
         broken=verdict.broken,
-        problems=tuple(text for _key, text, _help in verdict.problems),
+        problems=tuple(
+            Finding(file=file, line=line(key), key=key, text=text, help=help) for key, text, help in verdict.problems
+        ),
     )
 
 

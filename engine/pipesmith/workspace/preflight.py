@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError, nearest
+from pipesmith.pipeline.keys import COMPUTE_KINDS
 from pipesmith.pipeline.model import InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
@@ -54,7 +55,7 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
         if computed.kind != "local":
             yield from once(
                 f"compute.{stage.compute}.kind",
-                f"this version does not run stages on `{computed.kind}` (needed by `{stage.name}`)",
+                f"this version does not run stages on {_told_kind(computed.kind)} (needed by `{stage.name}`)",
                 'run it here: `compute = "local"`',
             )
         environment = pipeline.environments.get(stage.environment or "")
@@ -80,6 +81,14 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
         yield from once("cache.push", "this version has no shared cache yet: it can't push")
     for key in pipeline.history:
         yield from once(f"history.{key}", f"this version does not mirror runs to `{key}`")
+
+
+def _told_kind(kind: str) -> str:
+    if kind in COMPUTE_KINDS:
+        return f"`{kind}`"
+    from pipesmith.executors.plugins import installed_kinds
+
+    return f"`{kind}` of the package `{installed_kinds()[kind]}`"
 
 
 def _place(session: Session, text: str, key: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
