@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["AtCommit", "own_items_at", "state_of", "verdicts_at"]
 
 
-def state_of(verdict: Verdict, file: str, line: Callable[[str], int | None]) -> StageState:
-    """Return a verdict as `status` tells it. file, line: what the pipeline.toml is called, and where a key stands."""
+def state_of(verdict: Verdict, file: str, line: Callable[[str], int | None] = lambda _key: None) -> StageState:
+    """Return a verdict as `status` tells it. file: what its pipeline.toml is called. line: where a key stands there."""
     return StageState(
         name=verdict.stage,
         state=verdict.state.value,

@@ -32,11 +32,7 @@ def status(
         wanted = set(select_stages(pipeline, names)) if names else set(verdicts)
         return StatusResult(
             revision=commit,
-            stages=tuple(
-                state_of(verdict, pipeline.file, lambda _key: None)
-                for name, verdict in verdicts.items()
-                if name in wanted
-            ),
+            stages=tuple(state_of(verdict, pipeline.file) for name, verdict in verdicts.items() if name in wanted),
         )
     session = workspace.session()
     pipeline = session.pipeline
