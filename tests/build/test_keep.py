@@ -48,3 +48,16 @@ def test_without_a_sandbox(repo, toml) -> None:
     assert repo.pipe("build", check=False).returncode == 1
     assert not repo.exists("deep")
     assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+
+
+def test_a_shell_finds_it_and_drops_none(repo, toml) -> None:
+    """`pipe shell` gives the folder that the next try would find, to look at and to mend."""
+    toml(RUN.replace("PLACE", "$PIPE_KEEP"))
+    assert repo.pipe("build", check=False).returncode == 1
+    assert (
+        repo.pipe("shell", "a", "sh", "-c", "cat $PIPE_KEEP/n deep/ckpt/n; echo more >> deep/ckpt/n").stdout == "1\n1\n"
+    )
+    other = {"PIPE_PARAM_x": "2"}
+    assert repo.pipe("shell", "a", "ls", "deep/ckpt", env=other).stdout == ""
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+    assert (repo.home / "seen").read_text() == "1\nmore\n"

@@ -25,6 +25,7 @@ CALLS: dict[str, list[str]] = {
     "logs": ["logs"],
     "diff": ["diff", "HEAD"],
     "metrics": ["metrics"],
+    "bisect": ["bisect", "--metric", "m", "--below", "1", "HEAD~1", "HEAD"],
     "checkout": ["checkout"],
     "cat": ["cat", "abcdef"],
     "push": ["push", "--runs"],
@@ -77,7 +78,10 @@ def test_without_a_pipeline(repo: Repo, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "lock", "watch", "hooks"})
+    "name",
+    sorted(
+        set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "bisect", "lock", "watch", "hooks"}
+    ),
 )
 def test_with_a_broken_pipeline(repo: Repo, name: str) -> None:
     """All faults of pipeline.toml are told at once, with file and line."""
@@ -116,7 +120,6 @@ def test_commands_of_later_releases(repo: Repo, name: str) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ["build", "--detach"],
         ["data", "add", "x"],
         ["data", "diff"],
         ["env", "push"],
@@ -235,3 +238,70 @@ def test_a_lockfile_that_is_no_text(project: Repo) -> None:
     project.write("pipe.lock", b"\xff\xfe")
     assert "pipe.lock" in refused(project, "status")
     assert (project.path / "pipe.lock").read_bytes() == b"\xff\xfe"
+
+
+def test_status_shows_problems_as_errors_are_shown(repo: Repo) -> None:
+    """Why a stage can't run at all: with its line, and what to do."""
+    repo.write(
+        "pipeline.toml",
+        """
+        [stage.a]
+        source = "srcs"
+        run = "cat data/raw.csv > {outputs.o}"
+        inputs = { raw = "data/raw.csv" }
+        outputs = { o = "out/clean.csv" }
+        [stage.b]
+        run = "true"
+        inputs = { i = "out/cleen.csv" }
+        """,
+    )
+    lines = [
+        "stale      a",
+        "             never built",
+        "             pipeline.toml:4: stage.a.inputs.raw: `data/raw.csv` does not exist and no stage makes it",
+        "             help: put it there, or name what makes it: `stage:NAME.OUTPUT`",
+        "             pipeline.toml:2: stage.a.source: `srcs` does not exist, or git ignores all of it",
+        "             help: write it, or see what ignores it: `git check-ignore -v srcs`",
+        "stale      b",
+        "             never built",
+        "             pipeline.toml:8: stage.b.inputs.i: `out/cleen.csv` does not exist and no stage makes it",
+        "             help: did you mean `out/clean.csv`?",
+    ]
+    assert repo.pipe("status").stdout.splitlines() == lines
+    problems = repo.pipe("status", "--json").json()["stages"][1]["problems"]
+    assert problems == [
+        {
+            "file": "pipeline.toml",
+            "line": 8,
+            "key": "stage.b.inputs.i",
+            "text": "`out/cleen.csv` does not exist and no stage makes it",
+            "help": "did you mean `out/clean.csv`?",
+        }
+    ]
+    refused = repo.pipe("build", check=False)
+    assert refused.returncode == 2
+    assert {line.strip() for line in lines if "help:" in line or ".toml:" in line} <= set(refused.stderr.splitlines())
+    assert [line[2:] for line in repo.pipe("why", "b").stdout.splitlines()[2:]] == [line.strip() for line in lines[-2:]]
+    repo.commit()
+    at_commit = repo.pipe("status", "--rev", "HEAD", "b").stdout
+    assert "pipeline.toml: stage.b.inputs.i: `out/cleen.csv` does not exist and no stage makes it" in at_commit
+    assert "help: did you mean `out/clean.csv`?" in at_commit
+
+
+def test_a_transfer_with_outputs_is_refused_before_anything_runs(repo: Repo) -> None:
+    repo.write(
+        "pipeline.toml",
+        """
+        [datastore.one]
+        url = "file:one"
+        [stage.move]
+        transfer = { from = "one:a/**", to = "one:b/" }
+        outputs = { o = "o.txt" }
+        """,
+    )
+    result = repo.pipe("build", check=False)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "pipeline.toml:5: stage.move.outputs: a `transfer` makes no outputs: it moves data between datastores\n"
+        "help: take them out; a stage reads what was moved as a `[dataset.NAME]`\n",
+    )

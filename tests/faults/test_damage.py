@@ -97,6 +97,32 @@ def test_every_object_flipped(bed: Bed) -> None:
     bed.check_outputs()
 
 
+def test_every_object_and_record_is_a_folder(bed: Bed) -> None:
+    """Where a folder lies in the place of an object or a record, it is damage like any other, and swept in time."""
+    repo = bed.repo
+    repo.pipe("build")
+    repo.ran()
+    for number, path in enumerate((repo.pipe_dir / "cache").rglob("*")):
+        if path.is_file():
+            path.unlink()
+            path.mkdir()
+            (path / "inner").touch() if number % 2 else None
+    for path in bed.expected():
+        (repo.path / path).unlink(missing_ok=True)
+    assert "Traceback" not in repo.pipe("verify", check=False).stderr
+    repo.pipe("build")
+    assert repo.ran() == sorted(STAGES)
+    bed.check_outputs()
+    for path in bed.expected():
+        (repo.path / path).unlink(missing_ok=True)
+    repo.pipe("build")
+    assert repo.ran() == [], "all is known again"
+    for path in (repo.pipe_dir / "trash").iterdir():
+        os.utime(path, (1, 1))
+    repo.pipe("gc", "--keep-days", "0")
+    assert not [path for path in (repo.pipe_dir / "trash").iterdir() if path.stat().st_mtime < 2]
+
+
 def test_every_object_lost(bed: Bed, repo: Repo) -> None:
     repo.pipe("build")
     repo.ran()

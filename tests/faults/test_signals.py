@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -105,3 +107,65 @@ def test_interrupted_at_any_moment(bed: Bed) -> None:
         bed.repo.pipe("build")
         assert not set(bed.repo.ran()) & recorded
         bed.check_outputs()
+
+
+_SLOW_GIT = """#!/bin/sh
+case " $* " in
+*" $SLOW "*) [ -e "$HOME/slow" ] || { touch "$HOME/slow"; sleep 1; } ;;
+esac
+exec %s "$@"
+"""
+
+
+@pytest.mark.parametrize("verb", ["config", "ls-files", "add", "write-tree", "commit-tree", "update-ref"])
+def test_ctrl_c_while_git_works(repo: Repo, verb: str) -> None:
+    """The terminal sends it to git as well. No traceback, nothing half, and the run is recorded as it ended."""
+    git = shutil.which("git", path=repo.env["PATH"])
+    wrapper = repo.home / "bin/git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(_SLOW_GIT % git)
+    wrapper.chmod(0o755)
+    repo.write("pipeline.toml", '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o.txt" }\n')
+    repo.write("untracked", "1\n")
+    repo.commit()
+    build = repo.start("build", env={"PATH": f"{wrapper.parent}:{repo.env['PATH']}", "SLOW": verb})
+    assert eventually((repo.home / "slow").exists)
+    os.killpg(build.pid, signal.SIGINT)
+    out, err = build.communicate(timeout=60)
+    assert build.returncode == 130, out + err
+    assert "Traceback" not in err and "exit -2" not in err and "could not be recorded" not in err
+    runs = repo.pipe("runs", "--json").json()["runs"]
+    assert [entry["status"] for entry in runs] in ([], ["cancelled"])
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+    assert not list(repo.path.glob(".git/**/*.lock"))
+
+
+_SLOW_END = """#!%s -IS
+import os, sys, time
+home = os.environ["HOME"]
+if "update-ref" in sys.argv and os.path.exists(home + "/ran") and not os.path.exists(home + "/slow"):
+    open(home + "/slow", "w").close()
+    time.sleep(1)
+os.execv("%s", ["git", *sys.argv[1:]])
+"""
+
+
+def test_ctrl_c_while_the_end_of_a_run_is_recorded(repo: Repo) -> None:
+    """Its stages have ended well by then, and that is what history says."""
+    git = shutil.which("git", path=repo.env["PATH"])
+    wrapper = repo.home / "bin/git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(_SLOW_END % (sys.executable, git))  # no shell script: dash hears what was blocked for it
+    wrapper.chmod(0o755)
+    repo.write(
+        "pipeline.toml", '[stage.a]\nrun = "echo a >> $HOME/ran; echo 1 > {outputs.o}"\noutputs = { o = "o.txt" }\n'
+    )
+    repo.commit()
+    build = repo.start("build", env={"PATH": f"{wrapper.parent}:{repo.env['PATH']}", "SLOW": "update-ref"})
+    assert eventually((repo.home / "slow").exists)
+    os.killpg(build.pid, signal.SIGINT)
+    out, err = build.communicate(timeout=60)
+    assert "could not be recorded" not in err and "Traceback" not in err
+    (run,) = repo.pipe("runs", "--json").json()["runs"]
+    assert run["status"] == "succeeded" and "succeeded: 1 ran" in out
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"

@@ -102,7 +102,7 @@ def start(bed) -> None:
     bed.repo.git("config", "filter.up.smudge", "tr A-Z a-z")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=_EDITS)
 def test_source_ids_are_those_of_git(make_bed: Callable, workspace, edits):
     bed = make_bed(workspace)
@@ -126,7 +126,7 @@ def test_source_ids_are_those_of_git(make_bed: Callable, workspace, edits):
     assert found == expected
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=_EDITS)
 def test_a_commit_has_the_ids_of_its_checkout(make_bed: Callable, workspace, edits):
     bed = make_bed(workspace)

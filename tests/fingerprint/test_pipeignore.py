@@ -135,7 +135,7 @@ _PATTERN = st.text(
 _LINES = st.lists(_PATTERN | st.sampled_from(["**/a", "a/**", "b/", "!a", "/b", "[ab]*"]), min_size=1, max_size=4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     top=_LINES,
     inner=_LINES | st.just([]),

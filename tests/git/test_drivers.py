@@ -171,6 +171,8 @@ def test_in_a_bare_repository(workspace: Repo) -> None:
     workspace.git("clone", "-q", "--bare", str(workspace.path), str(target))
     bare = Repo(target, workspace.home)
     install_drivers(opened(bare))
+    if bare.git("merge-tree", "--write-tree", "main", "main", check=False).returncode != 0:
+        pytest.skip("this git merges in work trees only")
     tree = bare.git("merge-tree", "--write-tree", "main", "other").stdout.split()[0]
     assert bare.git("cat-file", "blob", f"{tree}:pipe.lock").stdout == MERGED
 

@@ -3,6 +3,7 @@ where it is not."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,11 @@ from pipesmith.git.drivers import install_drivers
 from pipesmith.git.repository import Repository
 
 MERGED = lock(a="2", b="3", c="2")
+GIT = tuple(
+    int(part)
+    for part in subprocess.run(["git", "version"], capture_output=True, text=True).stdout.split()[2].split(".")[:2]
+)
+ZDIFF3 = pytest.param("zdiff3", marks=pytest.mark.skipif(GIT < (2, 35), reason="this git has no zdiff3"))
 
 
 @pytest.fixture
@@ -141,7 +147,12 @@ def test_with_the_driver(forked: Repo, operation: Operation) -> None:
 
 @pytest.mark.parametrize(
     ("operation", "style"),
-    [*((each, "merge") for each in OPERATIONS), (merge, "diff3"), (stash_pop, "diff3"), (rebase, "zdiff3")],
+    [
+        *((each, "merge") for each in OPERATIONS),
+        (merge, "diff3"),
+        (stash_pop, "diff3"),
+        pytest.param(rebase, *ZDIFF3.values, marks=ZDIFF3.marks),
+    ],
 )
 def test_without_the_driver(forked: Repo, operation: Operation, style: str) -> None:
     forked.git("config", "merge.conflictStyle", style)
@@ -216,7 +227,7 @@ def test_a_lockfile_broken_by_hand_while_merging_is_made_of_git_s_versions(forke
     assert forked.read("pipe.lock") == MERGED
 
 
-@pytest.mark.parametrize("style", ["merge", "diff3", "zdiff3"])
+@pytest.mark.parametrize("style", ["merge", "diff3", ZDIFF3])
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_markers_that_git_knows_nothing_of(forked: Repo, style: str, ends: str) -> None:
     """Committed by mistake, or added: what the text says is all there is."""

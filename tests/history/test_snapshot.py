@@ -407,14 +407,14 @@ def test_a_file_that_vanishes_while_looked_at(workspace: Repo) -> None:
 
     vanishing_later: list[str] = []
     git = Repository.discover(str(workspace.path))
-    real = git.run
+    real = git.process
 
-    def run(*args: str, **rest: object) -> bytes:
+    def process(*args: str, **rest: object) -> subprocess.CompletedProcess[bytes]:
         if "update-index" in args:
             vanishing.unlink()
         return real(*args, **rest)  # type: ignore[arg-type]
 
-    git.run = run  # type: ignore[method-assign]
+    git.process = process  # type: ignore[method-assign]
     tree, missing = write_snapshot(
         git, str(workspace.pipe_dir / "tmp/i"), left_out={}, max_file_bytes=100, ignores=ignores
     )

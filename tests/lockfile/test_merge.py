@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from pipesmith.lockfile.emitter import render
 from pipesmith.lockfile.markers import first_marker, versions
 from pipesmith.lockfile.merge import merge, merge_texts, resolve_markers
 from pipesmith.lockfile.model import Accepted, EnvironmentPin, LockedDep, Lockfile, StageLock
+
+from .test_round_trip import many
 
 
 def locked(**fingerprints: str) -> Lockfile:
@@ -283,3 +287,21 @@ def table(name: str) -> str:
 def test_a_base_that_can_t_be_read_counts_as_none() -> None:
     result = merge_texts(render(locked(a="1", b="1")), render(locked(a="2", b="1")), "nonsense")
     assert result.lockfile == locked(b="1") and result.dropped == ("a",)
+
+
+def test_long_lockfiles_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that all versions share are parsed with the first of them; the result is that of reading each whole."""
+    base = many(200)
+    names = sorted(base.stages)
+    ours, theirs = dict(base.stages), dict(base.stages)
+    ours[names[3]] = replace(ours[names[3]], fingerprint="ours")
+    theirs[names[4]] = replace(theirs[names[4]], fingerprint="theirs")
+    del theirs[names[5]]
+    sides = [Lockfile(stages=ours), Lockfile(stages=theirs), base]
+    parsed: list[str] = []
+    loads = tomllib.loads
+    monkeypatch.setattr("tomllib.loads", lambda text: parsed.append(text) or loads(text))
+    result = merge_texts(*(render(each) for each in sides))
+    assert result.lockfile == merge(*sides).lockfile
+    assert len(parsed) == 200 + 1 + 1, "all of ours, what theirs has otherwise, and what the base has of ours"
+    assert all("\n[" not in text for text in parsed)

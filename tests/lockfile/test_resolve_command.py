@@ -39,7 +39,8 @@ def test_a_conflicted_lock_is_mended(repo) -> None:  # type: ignore[no-untyped-d
     assert "<<<<<<<" in conflicted, "it was not overwritten"
 
     mended = repo.pipe("lock", "resolve", "--json").json()
-    assert mended["dropped"] == ["a"]
+    assert mended == {"mended": True, "unmerged": True, "dropped": ["a"], "accepted": [], "pins": []}
+    assert repo.pipe("lock", "resolve", "--json").json()["mended"] is False
     assert repo.pipe("status", "--json").why("a") == [("new", "")]
     built = repo.pipe("build", "--json").stages()
     assert built == {"a": "restored", "b": "restored"}, "both results are known"

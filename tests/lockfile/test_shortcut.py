@@ -83,7 +83,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> StateDB:
     return state
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(EDITS)
 def test_any_edit_is_read_as_without_the_shortcut(state: StateDB, edits: list[tuple[str, int, int, str]]) -> None:
     text = edited(edits)

@@ -78,7 +78,7 @@ def test_a_changed_document(data: st.DataObject) -> None:
             break
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ConfigError):
         patch.setattr("pipesmith.pipeline.reader.tomllib.loads", lambda text: document)
-        read_pipeline("", files={"params.yaml": b"x: 1\n"}.get, default_name="x", kinds=("plugin",))
+        read_pipeline("", files={"params.yaml": b"x: 1\n"}.get, default_name="x", kinds=lambda: ("plugin",))
 
 
 @given(st.text(), st.dictionaries(words, words, max_size=3), st.dictionaries(words, words, max_size=3))

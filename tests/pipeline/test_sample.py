@@ -263,7 +263,7 @@ kind = "nomad"
 max-jobs = 2
 region = "eu"
 """
-    computes = read(text, kinds=("nomad",)).computes
+    computes = read(text, kinds=lambda: ("nomad",)).computes
     assert computes["pool"].options == {"hosts": ["ssh://a", {"url": "ssh://b", "gpus": 2}]}
     assert computes["cluster"].options["idle"] == "10m"
     assert computes["mine"] == Compute(name="mine", kind="nomad", max_jobs=2, options={"region": "eu"})

@@ -107,6 +107,7 @@ class Merge(History):
 
     def merge(self) -> tuple[bool, set[str]]:
         """Return whether all files but the lockfile merged by themselves, and the stages that were dropped."""
+        ours = self.repo.git("rev-parse", "HEAD").stdout.strip()
         done = self.repo.git("merge", "--no-edit", "side", check=False)
         self.told += [f"      {line}" for line in (done.stdout + done.stderr).splitlines()]
         clean = done.returncode == 0
@@ -116,7 +117,7 @@ class Merge(History):
                 self.settle(path)
         if self.repo.pipe("status", check=False).returncode == 2:  # merged as text, and no pipeline any more
             clean = False
-            self.repo.git("checkout", "main", "--", "pipeline.toml")
+            self.repo.git("checkout", ours, "--", "pipeline.toml")
         self.commit()
         text = self.repo.read("pipe.lock")
         assert "<<<<<<<" not in text and ">>>>>>>" not in text

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from pipesmith.digest import Digest
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.pipeline.model import Datastore, Stage
+from pipesmith.store.modes import make_folders, share
 from pipesmith.store.object_store import ObjectStore
 
 __all__ = ["Deliveries"]
@@ -63,10 +64,11 @@ class Deliveries:
         if not owed:
             return passed_over
         values = {"run.id": run, "git.commit": git.get("commit"), "git.branch": git.get("branch")}
-        os.makedirs(self.folder, exist_ok=True)
+        make_folders(self.folder)
         part = os.path.join(self.folder, f".{secrets.token_hex(6)}")
         with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump({"version": 1, "stage": stage.name, "values": values, "outputs": owed}, file)
+        share(part)
         os.rename(part, self._note(stage.name))
         return passed_over
 

@@ -7,6 +7,7 @@ import shutil
 
 from pipesmith.executors.base import Mount
 from pipesmith.pipeline.model import Stage
+from pipesmith.store.modes import make_folders
 
 __all__ = ["KeepFolder"]
 
@@ -24,22 +25,22 @@ class KeepFolder:
         self._parent = os.path.join(pipe_dir, "keep", name) if alone else ""
         self._folder = os.path.join(self._parent, key) if alone else f"{pipe_dir}/keep-elsewhere/{key} {name}"
 
-    def mounts(self, tmpdir: str) -> tuple[Mount, ...]:
+    def mounts(self, tmpdir: str, *, sweep: bool = True) -> tuple[Mount, ...]:
         """Return where a stage finds the folder: below its TMPDIR (that is PIPE_KEEP, the same with every kind of
-        sandbox), and at the path that `keep` names in the sandbox. Empty for a stage without `keep`."""
-        folder = self.folder()
+        sandbox), and at the path that `keep` names in the sandbox. Empty for a stage without `keep`. sweep: as `folder`."""
+        folder = self.folder(sweep=sweep)
         places = (os.path.join(tmpdir, "keep"), self._stage.keep or "")
         return tuple(Mount(origin=folder, path=place, writable=True) for place in places) if folder else ()
 
-    def folder(self) -> str | None:
-        """Return the folder, made if need be, with those of other fingerprints dropped; None without `keep`."""
+    def folder(self, *, sweep: bool = True) -> str | None:
+        """Return the folder, made if need be; None without `keep`. sweep: those of other fingerprints are dropped."""
         if self._stage.keep is None:
             return None
-        if self._parent and os.path.isdir(self._parent):
+        if sweep and self._parent and os.path.isdir(self._parent):
             for name in os.listdir(self._parent):
                 if name != os.path.basename(self._folder):
                     shutil.rmtree(os.path.join(self._parent, name), ignore_errors=True)
-        os.makedirs(self._folder, exist_ok=True)
+        make_folders(self._folder)
         return self._folder
 
     def drop(self) -> None:

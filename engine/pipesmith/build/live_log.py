@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from pipesmith.executors.output import usable_secrets
 from pipesmith.history.logged import files_of, lines_of
+from pipesmith.store.modes import make_folders, share_all
 
 __all__ = ["LiveLog"]
 
@@ -37,7 +38,7 @@ class LiveLog:
     @staticmethod
     def _bring(kept: str, live: str) -> None:
         """Take up what an earlier attempt left, and put a link in its place."""
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        make_folders(os.path.dirname(kept))
         if os.path.islink(kept):  # of a build that was killed: what it led to is lost
             os.unlink(kept)
         elif os.path.lexists(kept):
@@ -53,6 +54,7 @@ class LiveLog:
                 os.unlink(kept)
             if os.path.lexists(live):
                 shutil.move(live, kept)
+                share_all(kept)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _mask(self, secret: re.Pattern[bytes]) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "logs": "what a stage printed",
     "diff": "what differs between two runs or revisions",
     "metrics": "the numbers of the lockfile, here and at revisions",
+    "bisect": "the commit that made a number worse, or a stage fail",
     "checkout": "put locked outputs into the workspace, or elsewhere",
     "cat": "print an object of the cache",
     "push": "share run history through a git remote",
@@ -39,7 +40,6 @@ COMMANDS = {
 
 # Commands of the contract that this version does not have yet.
 LATER = (
-    "bisect",
     "plots",
     "pull",
     "studio",

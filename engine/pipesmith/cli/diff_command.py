@@ -27,6 +27,10 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         if change.stage != stage:
             stage = change.stage
             out.line(out.style(stage, "bold"))
+        if change.kind == "stage":
+            side = arguments.a if change.new is None else arguments.b
+            out.line(f"  only in {f'`{side}`' if side else 'the workspace'}")
+            continue
         out.line(f"  {change.kind} {change.item}: {short(change.old)} -> {short(change.new)}".replace(" :", ":"))
     if not changes:
         out.line("no difference")

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import argparse
 
-from pipesmith.cli.output import Output, size_text
+from pipesmith.cli.output import Output
 from pipesmith.errors import UserError
+from pipesmith.pipeline.units import size_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -57,9 +58,11 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         out.json(report.as_json())
     else:
         verb = "would drop" if arguments.dry_run else "dropped"
-        out.line(f"{verb} {report.objects} objects, {size_text(report.bytes)}; {size_text(report.left_bytes)} stay")
+        objects = f"{report.objects} object{'s' if report.objects != 1 else ''}"
+        out.line(f"{verb} {objects}, {size_text(report.bytes)}; {size_text(report.left_bytes)} stay")
         if report.runs:
-            out.line(f"{'would forget' if arguments.dry_run else 'forgot'} {report.runs} runs")
+            runs = f"{report.runs} run{'s' if report.runs != 1 else ''}"
+            out.line(f"{'would forget' if arguments.dry_run else 'forgot'} {runs}")
         for text in report.notes:
             out.line(text)
     return 0

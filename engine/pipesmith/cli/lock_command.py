@@ -66,7 +66,8 @@ def _resolve(out: Output) -> int:
     next = f"`git add {path}`, then `pipe build`" if resolved.unmerged else "`pipe build`"
     if out.json_mode:
         dropped, accepted, pins = (merged.dropped, merged.accepted, merged.pins) if merged else ((), (), ())
-        out.json({"dropped": list(dropped), "accepted": list(accepted), "pins": list(pins)})
+        told = {"dropped": list(dropped), "accepted": list(accepted), "pins": list(pins)}
+        out.json({"mended": merged is not None, "unmerged": resolved.unmerged, **told})
     elif merged is None:
         then = f", but to say to git that it is merged: {next}" if resolved.unmerged else ""
         out.line(f"pipe.lock has no conflict markers: nothing to do{then}")

@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if arguments.follow and not arguments.stage:
         _follow_all(lambda: _logs(workspace.pipe_dir, record), done)
         return 0
+    if not arguments.stage and not any(map(os.path.getsize, names)):
+        out.note(f"run {record.id} printed nothing")
     for path, name in names.items():
         if not arguments.stage and not os.path.getsize(path):
             continue

@@ -134,7 +134,7 @@ def run(args: list[str]) -> int:
     except PipeError as error:
         return _told(out, error)
     except OSError as error:
-        return _told(out, EnvironmentFailure(_fault(error)))
+        return _told(out, _fault(error))
     except Exception:
         import traceback
 
@@ -162,9 +162,14 @@ def _swallow() -> None:
             os.dup2(nowhere, stream.fileno())
 
 
-def _fault(error: OSError) -> str:
+def _fault(error: OSError) -> EnvironmentFailure:
     text = (error.strerror or str(error)).lower()
-    return f"`{os.fsdecode(error.filename)}`: {text}" if isinstance(error.filename, (str, bytes)) else text
+    if not isinstance(error.filename, (str, bytes)):
+        return EnvironmentFailure(text)
+    from pipesmith.store.disk import permission_help
+
+    path = os.fsdecode(error.filename)
+    return EnvironmentFailure(f"`{path}`: {text}", permission_help(error, path))
 
 
 def _run(flags: _Globals, rest: list[str], out: Output, args: list[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipesmith.errors import PipeError
 
-__all__ = ["Output", "printable", "reason_text", "seconds_text", "short", "size_text"]
+__all__ = ["Output", "printable", "reason_text", "seconds_text", "short"]
 
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "dim": "2", "bold": "1"}
 
@@ -115,7 +115,7 @@ _KINDS = {
     "environment": "environment",
     "hash-path": "hash-path",
     "output-missing": "output missing:",
-    "output-changed": "output changed:",
+    "output-changed": "output",
     "reuse-off": "reuse = false",
     "forced": "forced",
     "upstream": "after",
@@ -151,11 +151,3 @@ def seconds_text(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def size_text(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 from pipesmith.cli.output import Output, seconds_text
 from pipesmith.errors import UserError
@@ -40,6 +41,13 @@ def _moment(text: str | None) -> float | None:
         raise UserError(f"`{text}` is not a date", "write `2026-01-31` or `7d`") from None
 
 
+def _counted(record: Any) -> str:
+    """Return how the stages ended that were not fresh: `2 ran, 1 failed`."""
+    found = [stage.status for stage in record.stages]
+    order = ("ran", "restored", "failed", "cancelled", "skipped")
+    return ", ".join(f"{found.count(status)} {status}" for status in order if status in found)
+
+
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
 
@@ -60,7 +68,6 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         return 0
     rows = []
     for record in runs:
-        ran = sum(1 for stage in record.stages if stage.status == "ran")
         took = seconds_text(record.end - record.time) if record.end else ""
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.time))
         rows.append(
@@ -68,7 +75,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
                 record.id,
                 moment,
                 record.status,
-                f"{ran} ran",
+                _counted(record),
                 took,
                 (record.commit or "")[:8],
                 record.branch or "",

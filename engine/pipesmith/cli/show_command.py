@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from pipesmith.cli.output import Output, reason_text, seconds_text, size_text
+from pipesmith.cli.output import Output, reason_text, seconds_text
+from pipesmith.pipeline.units import size_text
 
 __all__ = ["add_arguments", "run"]
 

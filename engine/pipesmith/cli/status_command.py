@@ -66,5 +66,8 @@ def show_states(stages: Sequence[Any], out: Output) -> None:
         out.line(f"{out.style(f'{stage.state:10}', _COLORS[stage.state])} {stage.name:{width}}{notes}".rstrip())
         for reason in stage.why:
             out.line(f"             {reason_text(reason)}")
-        for text in (*stage.problems, *stage.broken):
+        for finding in stage.problems:
+            for text in finding.render().splitlines():
+                out.line(f"             {text}")
+        for text in stage.broken:
             out.line(f"             {text}")

@@ -36,5 +36,6 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     else:
         for text in (*result.damaged, *result.missing, *result.changed):
             out.line(text)
-        out.line(f"{result.objects} objects read: {'all well' if result.ok else 'not all well'}")
+        objects = f"{result.objects} object{'s' if result.objects != 1 else ''}"
+        out.line(f"{objects} read: {'all well' if result.ok else 'not all well'}")
     return 0 if result.ok else 1

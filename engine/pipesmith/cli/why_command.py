@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         for reason in reasons:
             out.line(f"  {reason_text(reason)}")
         if answer.now is not None:
-            for text in (*answer.now.notes, *answer.now.problems, *answer.now.broken):
+            problems = [line for finding in answer.now.problems for line in finding.render().splitlines()]
+            for text in (*answer.now.notes, *problems, *answer.now.broken):
                 out.line(f"  {text}")
         if answer.nearest and state != "fresh":
             out.line(f"  nearest known result: {answer.nearest['origin']}")

@@ -11,6 +11,7 @@ from typing import Any
 from pipesmith.executors.base import Job, JobResult, Usage
 from pipesmith.executors.materialise import Sandbox
 from pipesmith.executors.output import JobOutput
+from pipesmith.store.modes import make_folders, share
 
 __all__ = ["LocalAttempt"]
 
@@ -44,8 +45,9 @@ class LocalAttempt:
     def open_output(self, on_line: Callable[[str, str], None]) -> None:
         """Open the log. Raises OSError."""
         if self.job.log_path:
-            os.makedirs(os.path.dirname(self.job.log_path), exist_ok=True)
+            make_folders(os.path.dirname(self.job.log_path))
             self._log = os.open(self.job.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            share(self.job.log_path)
         self._output = JobOutput(self._log, self.job.secrets, on_line)
 
     def readable(self, fd: int) -> bool:

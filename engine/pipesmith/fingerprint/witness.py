@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import stat
 import sys
 from _blake2 import blake2b
 
@@ -199,9 +200,16 @@ def store(where: str, looked: Looked, sizes: dict[str, int], answer: str) -> Non
     listed = [(path, *row) for path, row in looked.listed.items()]
     ready = f"{where}.{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(where), exist_ok=True)
+        folder = os.path.dirname(where)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+            mode = stat.S_IMODE(os.stat(os.path.dirname(folder)).st_mode)
+            if mode & stat.S_ISGID:  # a shared repository (store/modes.py, which is not worth importing here)
+                os.chmod(folder, mode)
         with open(ready, "wb") as file:
             marshal.dump((looked.files, folders, listed, answer), file, 2)
+            if os.stat(folder).st_mode & stat.S_ISGID:
+                os.fchmod(file.fileno(), os.stat(folder).st_mode & 0o666)
         os.rename(ready, where)
     except (OSError, ValueError):
         forget(ready)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
 
-__all__ = ["Repository", "cut_credentials"]
+__all__ = ["Repository", "cause", "cut_credentials"]
+
+_ENDING = frozenset(("commit-tree", "update-ref"))
 
 
 def cut_credentials(url: str) -> str:
@@ -110,6 +113,11 @@ class Repository:
         )
 
     @property
+    def index_path(self) -> str:
+        """The index of this work tree; inside a hook the one that git names."""
+        return self._env.get("GIT_INDEX_FILE") or os.path.join(self.git_dir, "index")
+
+    @property
     def empty_id(self) -> str:
         """The zero id of this repository's object format."""
         return "0" * (64 if self.object_format == "sha256" else 40)
@@ -127,21 +135,38 @@ class Repository:
         Raises EnvironmentFailure with git's own words where it exits otherwise than `ok`."""
         done = self.process(*args, input=input, env=env, cwd=cwd)
         if done.returncode not in ok:
-            words = _cause(os.fsdecode(done.stderr)) or f"exit {done.returncode}"
+            words = cause(os.fsdecode(done.stderr)) or _end(done.returncode)
             raise EnvironmentFailure(f"`git {_verb(args)}` failed: {words}")
         return done.stdout
 
     def process(
         self, *args: str, input: bytes | None = None, env: dict[str, str] | None = None, cwd: str | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `git ARGS` at the top of the work tree and return how it ended."""
-        return subprocess.run(
-            ["git", *args],
-            cwd=cwd or self.top,
-            env=self._env | env if env else self._env,
-            input=input if input is not None else b"",
-            capture_output=True,
-        )
+        """Run `git ARGS` at the top of the work tree and return how it ended.
+
+        Ctrl-C reaches git as well. What brings a record to its end does not hear it; all else ends, as it is asked to:
+        a filter may take its time.
+        """
+        deaf = not _ENDING.isdisjoint(args)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT] if deaf else [])
+        try:
+            child = subprocess.Popen(
+                ["git", *args],
+                cwd=cwd or self.top,
+                env=self._env | env if env else self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with child:
+            try:
+                out, err = child.communicate(input if input is not None else b"")
+            except BaseException:
+                child.kill()
+                raise
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
     def start(
         self, *args: str, cwd: str | None = None, stdin: bool = False, env: dict[str, str] | None = None
@@ -180,8 +205,9 @@ class Repository:
         return cut_credentials(url) if url else None
 
     def is_dirty(self) -> bool:
-        """Return whether anything differs from HEAD, untracked files included."""
-        return bool(self.process("status", "--porcelain", "-z").stdout)
+        """Return whether anything differs from HEAD, untracked files included; so it is where git can't say."""
+        done = self.process("status", "--porcelain", "--no-renames", "-z")
+        return bool(done.stdout) or done.returncode != 0
 
     @cached_property
     def config(self) -> dict[str, str]:
@@ -234,7 +260,13 @@ def _verb(args: Sequence[str]) -> str:
     return args[at]
 
 
-def _cause(said: str) -> str:
+def _end(code: int) -> str:
+    if code == -signal.SIGINT:
+        return "interrupted"
+    return f"exit {code}" if code >= 0 else f"ended by signal {-code}"
+
+
+def cause(said: str) -> str:
     """Return the first error that git told of, since what follows follows from it; else its last line."""
     lines = said.strip().splitlines()
     first = next((line for line in lines if line.startswith(("error: ", "fatal: "))), lines[-1] if lines else "")
@@ -265,12 +297,23 @@ def _facts(path: str, done: subprocess.CompletedProcess[bytes]) -> tuple[str, st
     return top, git_dir, common_dir, bare, lines[3]
 
 
+def _no_repository(path: str) -> UserError:
+    folder = path
+    while not os.path.lexists(there := os.path.join(folder, ".git")):
+        if folder == os.path.dirname(folder):
+            return UserError(f"`{path}` is not in a git repository", "run `git init`")
+        folder = os.path.dirname(folder)
+    if not os.access(there, os.R_OK | os.X_OK if os.path.isdir(there) else os.R_OK):
+        return UserError(f"`{there}` can't be read: permission denied", f"ask its owner for access: `ls -ld {there}`")
+    return UserError(f"git does not take `{there}` for a repository", "look at it: `git fsck`; or run `git init` anew")
+
+
 def _refusal(path: str, said: str) -> UserError:
     """Return git's refusal to work here, in its own words, and what it says to type as the help line."""
     lines = [line.strip() for line in said.strip().splitlines() if line.strip()]
     if not lines:
         return UserError(f"git can't read the repository of `{path}`", "run `git status` there to see why")
     if "not a git repository" in lines[0]:
-        return UserError(f"`{path}` is not in a git repository", "run `git init`")
+        return _no_repository(path)
     advice = next((line for line in lines[1:] if line.startswith("git ")), None)
     return UserError(lines[0].removeprefix("fatal: "), f"run `{advice}`" if advice else None)

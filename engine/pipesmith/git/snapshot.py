@@ -9,11 +9,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipesmith.digest import new_hasher
-from pipesmith.git.repository import Repository
+from pipesmith.git.repository import Repository, cause
 
 __all__ = ["SECRETS", "SECRET_FOLDERS", "commit_tree", "looks_secret", "write_snapshot"]
 
@@ -30,8 +31,18 @@ SECRETS = (
 )
 SECRET_FOLDERS = (".env*", "credentials*")  # all that lies in a folder so named
 _IN_PLACING = ".pipe-tmp-"  # an output on its way into the workspace
-# Uncompressed objects are written several times faster; the next `git gc` packs them.
-_WRITING = ("-c", "core.compression=0", "-c", "core.safecrlf=false", "-c", "core.splitIndex=false")
+# Uncompressed objects are written several times faster; the next `git gc` packs them. Neither hooks nor a file system
+# monitor of the user's see this index.
+_SETTINGS = (
+    "core.compression=0",
+    "core.safecrlf=false",
+    "core.splitIndex=false",
+    "core.fsmonitor=false",
+    f"core.hooksPath={os.devnull}",
+)
+_WRITING = tuple(word for setting in _SETTINGS for word in ("-c", setting))
+_IGNORING = "Ignoring path "  # what `update-index` says of names such as `git~1`
+_MOST_TRIES = 300  # of finding out which files git does not take
 _GITLINK = "160000"
 
 
@@ -51,28 +62,31 @@ def write_snapshot(
     max_file_bytes: int,
     ignores: Callable[[str], bool],
     digest: Callable[[str], str] | None = None,
+    data: Callable[[str], str | None] | None = None,
 ) -> tuple[str, dict[str, str]]:
     """Write the work tree's tree and return (tree id, left-out path to reason).
 
     index: absolute path of the private index, made anew and removed. left_out: path, relative to the top, of what is
     not taken (data, cached outputs) to the reason that is recorded. ignores(path): what `.pipeignore` names of
     untracked files; not recorded, as what git ignores is not. digest(absolute path): recorded where a file is too big.
+    data(path): what a data file is recorded as, None for other files.
 
-    Every tracked file is in the tree as it is now. Of untracked ones those that are too big, secret, not readable,
-    or nested repositories are not. Raises EnvironmentFailure or OSError where nothing can be written.
+    Every tracked file is in the tree as it is now; one that git can't take (its filter fails) as the index has it. Of
+    untracked ones those that are too big, secret, not readable, or nested repositories are not. Raises
+    EnvironmentFailure or OSError where nothing can be written.
     """
     env = {"GIT_INDEX_FILE": index}
     _seed(repo, index)
     try:
         listing = _list(repo, env)
-        choice = _Choice(repo.top, left_out, max_file_bytes, ignores, digest or _blake3)
+        choice = _Choice(repo.top, left_out, max_file_bytes, ignores, digest or _blake3, data)
         add = [path for path in listing.untracked if choice.takes(path)]
         _show_hidden(repo, env, listing)
-        _add_tracked(repo, env)
-        if add:
-            args = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
-            repo.run(*_WRITING, *args, env=env, input=_joined(add))
-        tree = repo.run(*_WRITING, "write-tree", env=env).decode().strip()
+        choice.missing |= _add_tracked(repo, env)
+        choice.missing |= _Adding(repo, env).add(add)
+        if listing.conflicted:
+            _drop_conflicts(repo, env)
+        tree = _write_tree(repo, env)
         choice.missing |= {path: _nested(repo, path) for path in listing.repositories if choice.is_news(path)}
         choice.missing |= dict.fromkeys(_changed_inside(repo, env, listing), "a submodule with changes of its own")
         return tree, dict(sorted(choice.missing.items()))
@@ -91,7 +105,7 @@ def _seed(repo: Repository, index: str) -> None:
     """
     os.makedirs(os.path.dirname(index), exist_ok=True)
     try:
-        shutil.copy2(os.path.join(repo.git_dir, "index"), index)
+        shutil.copy2(repo.index_path, index)
     except FileNotFoundError:
         if os.path.exists(index):
             os.unlink(index)
@@ -100,19 +114,21 @@ def _seed(repo: Repository, index: str) -> None:
 @dataclass(slots=True)
 class _Listing:
     """untracked: files. repositories: nested ones that are not tracked. unwatched, skipped: tracked files in the work
-    tree that git was told not to look at (assume-unchanged, skip-worktree). submodules: tracked as such."""
+    tree that git was told not to look at (assume-unchanged, skip-worktree). submodules: tracked as such. conflicted:
+    whether a merge left entries of several sides."""
 
     untracked: list[str] = field(default_factory=list)
     repositories: list[str] = field(default_factory=list)
     unwatched: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     submodules: list[str] = field(default_factory=list)
+    conflicted: bool = False
 
 
 def _list(repo: Repository, env: dict[str, str]) -> _Listing:
     listing = _Listing()
     folders: dict[str, bool] = {}
-    output = repo.run("ls-files", "-z", "-v", "-s", "-c", "-o", "--exclude-standard", env=env)
+    output = repo.run(*_WRITING, "ls-files", "-z", "-v", "-s", "-c", "-o", "--exclude-standard", env=env)
     for row in os.fsdecode(output).split("\0"):
         if row.startswith("? "):
             path = row[2:]
@@ -129,6 +145,8 @@ def _list(repo: Repository, env: dict[str, str]) -> _Listing:
                 folders[folder] = os.path.isdir(os.path.join(repo.top, folder))
             if folders[folder] and os.path.lexists(os.path.join(repo.top, path)):
                 listing.skipped.append(path)
+        if not head.endswith(" 0"):
+            listing.conflicted = True
         if head[2:8] == _GITLINK:
             listing.submodules.append(path)
     return listing
@@ -144,12 +162,14 @@ class _Choice:
         max_file_bytes: int,
         ignores: Callable[[str], bool],
         digest: Callable[[str], str],
+        data: Callable[[str], str | None] | None,
     ) -> None:
         self._top = top
         self._left_out = left_out
         self._max_file_bytes = max_file_bytes
         self._ignores = ignores
         self._digest = digest
+        self._data = data
         self._folders: dict[str, str | None] = {"": None}
         self.missing: dict[str, str] = {}
 
@@ -179,6 +199,9 @@ class _Choice:
         if declared is not None:
             self.missing[declared] = self._left_out[declared]
             return False
+        if self._data is not None and (name := self._data(path)) is not None:
+            self.missing[name] = "a data input"
+            return False
         return f"/{_IN_PLACING}" not in f"/{path}" and not self._ignores(path)
 
     def _declared(self, folder: str) -> str | None:
@@ -196,11 +219,82 @@ def _show_hidden(repo: Repository, env: dict[str, str], listing: _Listing) -> No
             repo.run(*_WRITING, "update-index", flag, "-z", "--stdin", env=env, input=_joined(paths))
 
 
-def _add_tracked(repo: Repository, env: dict[str, str]) -> None:
+def _add_tracked(repo: Repository, env: dict[str, str]) -> dict[str, str]:
+    """Bring what is tracked up to date; return path to reason of files that git does not take."""
     # git from 2.34 on leaves alone what lies outside the sparse patterns, unless told; earlier ones know no such flag.
     sparse = os.path.exists(os.path.join(repo.git_dir, "info", "sparse-checkout"))
-    if not sparse or repo.process(*_WRITING, "add", "-u", "--sparse", env=env).returncode != 0:
-        repo.run(*_WRITING, "add", "-u", env=env)
+    if sparse and repo.process(*_WRITING, "add", "-u", "--sparse", env=env).returncode == 0:
+        return {}
+    if repo.process(*_WRITING, "add", "-u", env=env).returncode == 0:
+        return {}
+    listed = os.fsdecode(repo.run("ls-files", "-z", "-c", env=env)).split("\0")[:-1]
+    adding = _Adding(repo, env)
+    reasons = {}
+    for path, why in adding.add(list(dict.fromkeys(listed))).items():
+        if _is_content(os.path.join(repo.top, path)) and adding.is_merged(path):
+            reasons[path] = f"as git has it: {why}"
+        else:
+            repo.run(*_WRITING, "update-index", "--force-remove", "-z", "--stdin", env=env, input=_joined([path]))
+            reasons[path] = "can't be read"
+    return reasons
+
+
+def _drop_conflicts(repo: Repository, env: dict[str, str]) -> None:
+    """Take away what `git add` leaves unmerged: files whose folder is a file now."""
+    rows = os.fsdecode(repo.run("ls-files", "-z", "-u", env=env)).split("\0")[:-1]
+    if paths := {row.partition("\t")[2] for row in rows}:
+        args = ("update-index", "--force-remove", "-z", "--stdin")
+        repo.run(*_WRITING, *args, env=env, input=_joined(sorted(paths)))
+
+
+def _is_content(path: str) -> bool:
+    """Return whether git could take what lies at a path: no pipe, socket or device."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)
+
+
+class _Adding:
+    """Adds files to the private index; where git refuses the lot, finds out which it does not take."""
+
+    def __init__(self, repo: Repository, env: dict[str, str]) -> None:
+        self._repo = repo
+        self._env = env
+        self._tries = 0
+
+    def add(self, paths: Sequence[str]) -> dict[str, str]:
+        """Add files as they are now, those that are gone as gone; return path to git's words of what it does not take.
+
+        Raises EnvironmentFailure where that can't be found out."""
+        if not paths:
+            return {}
+        flags = ("--add", "--remove", "--replace", "--ignore-skip-worktree-entries")
+        self._tries += 1
+        command = (*_WRITING, "update-index", *flags, "-z", "--stdin")
+        done = self._repo.process(*command, env=self._env, input=_joined(paths))
+        if done.returncode == 0:
+            said = os.fsdecode(done.stderr).splitlines()
+            ignored = {line.removeprefix(_IGNORING) for line in said if line.startswith(_IGNORING)}
+            return {path: "git takes no file of this name" for path in paths if path in ignored}
+        if self._tries > _MOST_TRIES:
+            self._repo.run(*command, env=self._env, input=_joined(paths))
+        if len(paths) == 1:
+            return {paths[0]: cause(os.fsdecode(done.stderr))}
+        middle = len(paths) // 2
+        return self.add(paths[:middle]) | self.add(paths[middle:])
+
+    def is_merged(self, path: str) -> bool:
+        pathspec = f":(top,literal){path}"
+        return not self._repo.run("ls-files", "-z", "-u", "--", pathspec, env=self._env)
+
+
+def _write_tree(repo: Repository, env: dict[str, str]) -> str:
+    # A partial clone lacks what was never checked out; looking whether it is there would fetch it.
+    partial = any(key.startswith("remote.") and key.endswith(".promisor") for key in repo.config)
+    flags = ("--missing-ok",) if partial or "extensions.partialclone" in repo.config else ()
+    return repo.run(*_WRITING, "write-tree", *flags, env=env).decode().strip()
 
 
 def _nested(repo: Repository, path: str) -> str:
@@ -216,7 +310,7 @@ def _changed_inside(repo: Repository, env: dict[str, str], listing: _Listing) ->
     """Return the submodules whose work tree is not their commit: the tree holds the commit alone."""
     if not listing.submodules:
         return []
-    done = repo.process("diff-files", "-z", "--name-only", "--ignore-submodules=none", env=env)
+    done = repo.process(*_WRITING, "diff-files", "-z", "--name-only", "--ignore-submodules=none", env=env)
     changed = set(os.fsdecode(done.stdout).split("\0"))
     return [path for path in listing.submodules if path in changed]
 

@@ -124,16 +124,30 @@ def _but_for_accepted(mine: StageLock | None, other: StageLock | None, old: Stag
 # -- texts --------------------------------------------------------------------------------------------------------
 
 
+class _Tables:
+    """Tables that were parsed, for as long as a merge takes: most are the same in all versions."""
+
+    def __init__(self) -> None:
+        self._value: bytes | None = None
+
+    def query(self, _sql: str, _args: Any = ()) -> list[Any]:
+        return [] if self._value is None else [(self._value,)]
+
+    def write(self, statements: Any) -> None:
+        ((_sql, (_key, self._value)),) = statements
+
+
 def merge_texts(ours: str, theirs: str, base: str | None, *, file: str = "pipe.lock") -> Merged:
     """Return the merge of three texts, any of which may have conflict markers that were committed.
 
     base: None, or a text that is no lockfile, counts as none. Raises UserError where a side is no lockfile.
     """
-    sides = [_read(text, f"{file} ({name})") for name, text in (("ours", ours), ("theirs", theirs))]
+    tables = _Tables()
+    sides = [_read(text, f"{file} ({name})", tables) for name, text in (("ours", ours), ("theirs", theirs))]
     old = None
     if base:
         try:
-            old = _read(base, f"{file} (base)").lockfile
+            old = _read(base, f"{file} (base)", tables).lockfile
         except UserError:
             pass  # what differs is dropped then
     merged = merge(sides[0].lockfile, sides[1].lockfile, old)
@@ -152,7 +166,7 @@ def resolve_markers(text: str, *, file: str = "pipe.lock") -> Merged:
     return merge_texts(found.ours, found.theirs, found.base, file=file)
 
 
-def _read(text: str, file: str) -> Merged:
-    return (
-        resolve_markers(text, file=file) if first_marker(text) is not None else Merged(lockfile=parse(text, file=file))
-    )
+def _read(text: str, file: str, tables: _Tables) -> Merged:
+    if first_marker(text) is not None:
+        return resolve_markers(text, file=file)
+    return Merged(lockfile=parse(text, file=file, cache=tables))

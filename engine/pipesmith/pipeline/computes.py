@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pipesmith.pipeline.declarations import NAME
@@ -17,15 +17,16 @@ _DOCKER_SCHEMES = ("unix://", "tcp://", "ssh://")
 _RAY_SCHEMES = ("ray://", "http://", "https://")
 
 
-def read_computes(value: Mapping[str, Any], kinds: Collection[str], faults: Faults) -> dict[str, Compute]:
-    """Return the computes by name, the implicit `local` among them. kinds: those of entry points."""
+def read_computes(value: Mapping[str, Any], kinds: Callable[[], Collection[str]], faults: Faults) -> dict[str, Compute]:
+    """Return the computes by name, the implicit `local` among them. kinds: returns those of entry points; asked only
+    for a kind that is not built in."""
     computes = {"local": Compute(name="local")}
     for name, raw in value.items():
         computes[name] = _compute(name, raw, kinds, faults)
     return computes
 
 
-def _compute(name: str, raw: Any, kinds: Collection[str], faults: Faults) -> Compute:
+def _compute(name: str, raw: Any, kinds: Callable[[], Collection[str]], faults: Faults) -> Compute:
     where: Path = ("compute", name)
     nothing = Compute(name=name)
     if not NAME.fullmatch(name):
@@ -43,9 +44,11 @@ def _compute(name: str, raw: Any, kinds: Collection[str], faults: Faults) -> Com
         return nothing
     if name == "local" and kind != "local":
         faults.add((*where, "kind"), "the compute `local` is this machine", "give the other one another name")
-    if kind not in KIND_KEYS and kind not in kinds:
-        faults.unknown((*where, "kind"), "kind of compute", kind, [*COMPUTE_KINDS, *kinds])
-        return nothing
+    if kind not in KIND_KEYS:
+        installed = kinds()
+        if kind not in installed:
+            faults.unknown((*where, "kind"), "kind of compute", kind, [*COMPUTE_KINDS, *installed])
+            return nothing
     table = _options(raw, kind, where, faults)
     return Compute(
         name=name,

@@ -38,14 +38,14 @@ def read_pipeline(
     overrides: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     file: str = "pipeline.toml",
-    kinds: Collection[str] = (),
+    kinds: Callable[[], Collection[str]] = tuple,
     version: str | None = None,
 ) -> Pipeline:
     """Return the checked pipeline.
 
     files(path): bytes of a params or requirements file of the workspace, None where there is none.
-    overrides: `--set` texts by dotted key. environ: where PIPE_PARAM_* are looked up. kinds: computes of entry points.
-    version: this pipesmith's, for `requires`. Raises ConfigError with all findings.
+    overrides: `--set` texts by dotted key. environ: where PIPE_PARAM_* are looked up. kinds: returns the kinds of
+    compute that entry points bring. version: this pipesmith's, for `requires`. Raises ConfigError with all findings.
     """
     text = text.removeprefix("\ufeff")
     document = _parse(text, file)

@@ -229,7 +229,15 @@ class _Reader:
             self.faults.add(self.where, f"has {' and '.join(f'`{way}`' for way in ways)}", "keep one of them")
         if "notebook" in ways:
             return StageKind.NOTEBOOK
-        return StageKind.TRANSFER if "transfer" in ways and "run" not in ways else StageKind.COMMAND
+        if "transfer" not in ways or "run" in ways:
+            return StageKind.COMMAND
+        if self.raw.get("outputs"):
+            self.faults.add(
+                (*self.where, "outputs"),
+                "a `transfer` makes no outputs: it moves data between datastores",
+                "take them out; a stage reads what was moved as a `[dataset.NAME]`",
+            )
+        return StageKind.TRANSFER
 
     def _run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | tuple[str, ...] | None:
         run = self.table.get("run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["parse_duration_s", "parse_size_bytes"]
+__all__ = ["parse_duration_s", "parse_size_bytes", "size_text"]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(B?)", re.IGNORECASE | re.ASCII)
@@ -27,3 +27,12 @@ def parse_size_bytes(text: str) -> int:
         raise ValueError(f"`{text}` is not a size: write `64K`, `8M`, `2G` or `20GB`")
     base = 1000 if match[3] and match[2] else 1024
     return int(float(match[1]) * base ** _POWERS[match[2].upper()])
+
+
+def size_text(size: float) -> str:
+    """Return bytes as people read them: `1.5 MB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

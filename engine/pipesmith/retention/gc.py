@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from pipesmith.errors import UserError
 from pipesmith.git.repository import Repository
 from pipesmith.history.record import RunRecord
+from pipesmith.pipeline.units import size_text
 from pipesmith.retention import trash
 from pipesmith.retention.leftovers import remove_leftovers
 from pipesmith.retention.places import sweep_places
@@ -238,6 +239,6 @@ def _too_big(found: list[_Object], gone: set[str], roots: Roots, over: int) -> s
     tips = sum(each.size for each in found if each.text in roots.tips)
     kept_bytes = sum(each.size for each in found if each.text in roots.kept and each.text not in roots.tips)
     return (
-        f"the cache is {over} bytes larger than asked for: tips of branches, tags, worktrees and stashes need "
-        f"{tips} bytes that no remote has; {kept_bytes} bytes are new or were put away by hand-edits"
+        f"the cache is {size_text(over)} larger than asked for: tips of branches, tags, worktrees and stashes need "
+        f"{size_text(tips)} that no remote has; {size_text(kept_bytes)} are new or were put away by hand-edits"
     )

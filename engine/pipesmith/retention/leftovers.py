@@ -20,8 +20,8 @@ def remove_leftovers(pipe_dir: str, older_than: float, *, live: bool) -> None:
     older_than: seconds since the epoch. live: a build goes on, its sandbox stays.
     """
     cache = os.path.join(pipe_dir, "cache")
-    for folder, _folders, files in os.walk(cache):
-        for name in files:
+    for folder, folders, files in os.walk(cache):
+        for name in (*folders, *files):
             if name.startswith(UNFINISHED):
                 _remove(os.path.join(folder, name), older_than)
     # What failed builds in places of their own leave for people, and for their next try.

@@ -33,7 +33,7 @@ def empty(folder: str, *, dry_run: bool, now: float | None = None) -> tuple[int,
                 count, size = count + len(inside), size + inner_size
                 continue
             if not dry_run:
-                os.unlink(path)
+                shutil.rmtree(path) if stat.S_ISDIR(info.st_mode) else os.unlink(path)
         except OSError:
             continue
         count += 1

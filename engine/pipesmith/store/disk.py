@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pwd
 import secrets
+import stat
 
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.store.modes import make_folders, share
 
-__all__ = ["UNFINISHED", "disk_failure", "names", "sync_disk", "unfinished", "write_whole"]
+__all__ = ["UNFINISHED", "disk_failure", "names", "permission_help", "sync_disk", "unfinished", "write_whole"]
 
 UNFINISHED = ".tmp-"
 
@@ -29,7 +31,11 @@ def write_whole(path: str, data: bytes) -> None:
         with open(ready, "wb") as file:
             file.write(data)
         share(ready)
-        os.rename(ready, path)
+        try:
+            os.rename(ready, path)
+        except IsADirectoryError:  # no record of ours: put where leftovers are swept
+            os.rename(path, os.path.join(folder, unfinished()))
+            os.rename(ready, path)
     except BaseException:
         if os.path.lexists(ready):
             os.unlink(ready)
@@ -67,4 +73,34 @@ def disk_failure(error: OSError, root: str, path: str | None = None) -> Environm
         return EnvironmentFailure(
             f"no space left on the disk of `{root}`", "free some space (`pipe gc`), then build again"
         )
-    return EnvironmentFailure(f"`{error.filename or path or root}`: {error.strerror or error}")
+    failed = os.fspath(error.filename or path or root)
+    return EnvironmentFailure(f"`{failed}`: {(error.strerror or str(error)).lower()}", permission_help(error, failed))
+
+
+def permission_help(error: OSError, path: str) -> str | None:
+    """Return what to do where somebody else's file or folder is in the way, else None."""
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return None
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    info = os.lstat(there)
+    if info.st_uid == os.geteuid():
+        return f"let yourself in: `chmod u+rwX {there}`"
+    owner, me = _user(info.st_uid), _user(os.geteuid())
+    ours, found, _rest = f"{there}/".partition(".git/pipe/")
+    if not found:
+        return f"it belongs to `{owner}`: `sudo chown -R {me} {there}`"
+    if info.st_mode & stat.S_ISGID or info.st_mode & 0o020:
+        return f"it belongs to `{owner}` and a group that shares this clone: join the group, or use a clone of your own"
+    return (
+        f"it belongs to `{owner}`: `sudo chown -R {me} {ours}.git/pipe`, or share the clone: "
+        "`git config core.sharedRepository group`"
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-__all__ = ["make_folders", "prepare", "share", "shared_bits"]
+__all__ = ["make_folders", "prepare", "share", "share_all", "shared_bits"]
 
 
 def shared_bits(value: str | None) -> int | None:
@@ -69,6 +69,21 @@ def make_folders(folder: str) -> None:
             continue
         if mode & stat.S_ISGID:
             os.chmod(each, mode)
+
+
+def share_all(path: str) -> None:
+    """Give a file, or a folder with all in it, the permissions of the folder where it lies, as `share` does."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        share(path)
+        return
+    try:
+        mode = stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode)
+        if mode & stat.S_ISGID:
+            os.chmod(path, mode)
+            for name in os.listdir(path):
+                share_all(os.path.join(path, name))
+    except OSError:
+        pass
 
 
 def share(path: str, *, read_only: bool = False) -> None:

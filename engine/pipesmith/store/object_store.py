@@ -225,10 +225,7 @@ class ObjectStore(Shelf):
         self._named(hex, target)
 
     def _has_whole(self, hex: str, target: str) -> bool:
-        if not (os.path.exists(target) and self._whole(self.algorithm, hex, target)):
-            return False
-        self._again(hex, target)
-        return True
+        return os.path.exists(target) and self._whole(self.algorithm, hex, target) and self._again(hex, target)
 
     def _named(self, hex: str, target: str) -> None:
         """An object has its name now."""
@@ -264,12 +261,14 @@ class ObjectStore(Shelf):
             if not os.path.exists(path):
                 self._take_back(digest.algorithm, digest.hex)
             with open(path, "rb") as file:
-                data = file.read()
+                data: bytes | None = file.read()
         except FileNotFoundError:
             raise ObjectMissing(f"object {digest.short} is not in the cache", "build again") from None
+        except IsADirectoryError:
+            data = None
         hasher = new_hasher(digest.algorithm)
-        hasher.update(data)
-        if hasher.hexdigest() != digest.hex.partition(".")[0]:
+        hasher.update(data or b"")
+        if data is None or hasher.hexdigest() != digest.hex.partition(".")[0]:
             self.discard(digest.algorithm, digest.hex)
             raise ObjectDamaged(f"object {digest.short} in the cache was damaged", "build again")
         return data
@@ -332,8 +331,11 @@ class ObjectStore(Shelf):
                 self._place_file(algorithm, hex, size, target, executable, link)
                 return
             raise ObjectMissing(f"object {hex[:8]} is not in the cache", "build again") from None
+        except IsADirectoryError:
+            copied = ""
         if copied != hex:
-            os.unlink(target)
+            if copied:
+                os.unlink(target)
             self.discard(algorithm, hex)
             raise ObjectDamaged(f"object {hex[:8]} in the cache was damaged", "build again")
 
@@ -376,6 +378,8 @@ class ObjectStore(Shelf):
             found = hash_file(path, algorithm)[0]
         except FileNotFoundError:
             return False
+        except IsADirectoryError:
+            found = ""
         if found == hex.partition(".")[0]:
             self._checked.add(hex, path)
             return True
@@ -388,15 +392,19 @@ class ObjectStore(Shelf):
         self._manifests.pop(hex, None)
         super().discard(algorithm, hex)
 
-    def _again(self, hex: str, target: str) -> None:
-        """An object is stored once more: a collection must not take it for old."""
+    def _again(self, hex: str, target: str) -> bool:
+        """An object is stored once more: a collection must not take it for old. Return False where it has to be written
+        anew for that, since it is a colleague's."""
         try:
             info = os.lstat(target)
             if time.time() - max(info.st_mtime, info.st_ctime) > _FRESH_S:
                 os.utime(target)
                 self._checked.add(hex, target)
+        except PermissionError:
+            return not os.access(os.path.dirname(target), os.W_OK)
         except OSError:
             pass
+        return True
 
     def sync(self) -> None:
         """Bring what was stored to the disk: one syncfs; and remember what was checked. Raises EnvironmentFailure."""

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 from pipesmith.digest import ALGORITHMS, Digest
-from pipesmith.store.disk import names
+from pipesmith.store.disk import names, unfinished
 from pipesmith.store.hashing import hash_file
-from pipesmith.store.modes import make_folders
+from pipesmith.store.modes import make_folders, share
 
 __all__ = ["Shelf"]
 
@@ -57,11 +57,13 @@ class Shelf:
 
     def discard(self, algorithm: str, hex: str) -> None:
         """Move an object to the trash."""
-        resting = self._resting(algorithm, hex)
+        path, resting = self._path(algorithm, hex), self._resting(algorithm, hex)
         try:
             make_folders(os.path.dirname(resting))
-            os.rename(self._path(algorithm, hex), resting)
-            os.utime(resting)  # its rest begins now
+            if os.path.isdir(path) or os.path.isdir(resting):
+                resting += unfinished()  # no object of ours; a file and a folder don't change places
+            os.rename(path, resting)
+            _rest_begins(resting)
         except OSError:
             pass
 
@@ -92,3 +94,16 @@ class Shelf:
         except OSError:
             return False
         return True
+
+
+def _rest_begins(resting: str) -> None:
+    """Set the time of what came to the trash. A colleague's can't be set: a copy takes its place."""
+    try:
+        os.utime(resting)
+    except PermissionError:
+        import shutil  # dear, and seldom needed
+
+        copy = resting + unfinished()
+        shutil.copyfile(resting, copy)
+        share(copy, read_only=True)
+        os.rename(copy, resting)

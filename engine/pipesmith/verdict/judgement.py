@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pipesmith.digest import Digest
-from pipesmith.errors import UserError
+from pipesmith.errors import UserError, nearest
 from pipesmith.fingerprint.fingerprint import fingerprint_of
 from pipesmith.fingerprint.items import InputPart, input_parts, stage_items
 from pipesmith.fingerprint.tree import Found, Tree
@@ -167,7 +167,9 @@ class Judgement:
         if found.problem is not None:
             problems.append((key, found.problem, None))
         elif found.digest is None:
-            problems.append((key, f"`{part.place}` does not exist and no stage makes it", None))
+            near = nearest(part.place, self.pipeline.output_paths)
+            help = f"did you mean `{near}`?" if near else "put it there, or name what makes it: `stage:NAME.OUTPUT`"
+            problems.append((key, f"`{part.place}` does not exist and no stage makes it", help))
         return found
 
     def _whole(self, part: InputPart) -> str:
@@ -183,7 +185,8 @@ class Judgement:
             problems.append((key, error.text, error.help))
             return None
         if identity is None:
-            problems.append((key, f"`{path}` does not exist, or git ignores all of it", None))
+            help = f"write it, or see what ignores it: `git check-ignore -v {path}`"
+            problems.append((key, f"`{path}` does not exist, or git ignores all of it", help))
         return identity
 
     def _notebook(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipesmith.digest import Digest
-from pipesmith.errors import UserError
+from pipesmith.errors import Finding, UserError
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.git.objects import ObjectReader
 from pipesmith.lockfile.model import LockedOut, Lockfile
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pipesmith.verdict.own_items import OwnItems
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["own_items_at", "state_of", "verdicts_at"]
+__all__ = ["AtCommit", "own_items_at", "state_of", "verdicts_at"]
 
 
-def state_of(verdict: Verdict) -> StageState:
-    """Return a verdict as `status` tells it."""
+def state_of(verdict: Verdict, file: str, line: Callable[[str], int | None] = lambda _key: None) -> StageState:
+    """Return a verdict as `status` tells it. file: what its pipeline.toml is called. line: where a key stands there."""
     return StageState(
         name=verdict.stage,
         state=verdict.state.value,
@@ -38,7 +38,9 @@ def state_of(verdict: Verdict) -> StageState:
         outputs=verdict.result.outs if verdict.result else (),
         notes=verdict.notes,
         broken=verdict.broken,
-        problems=tuple(text for _key, text, _help in verdict.problems),
+        problems=tuple(
+            Finding(file=file, line=line(key), key=key, text=text, help=help) for key, text, help in verdict.problems
+        ),
     )
 
 
@@ -52,7 +54,7 @@ def verdicts_at(
     """
     shared = reader or ObjectReader(workspace.repo)
     try:
-        return _Commit(workspace, commit, shared).judge()
+        return AtCommit(workspace, commit, shared).judge()
     finally:
         if reader is None:
             shared.close()
@@ -66,7 +68,7 @@ def own_items_at(workspace: Workspace, commit: str) -> dict[str, OwnItems]:
 
     reader = ObjectReader(workspace.repo)
     try:
-        there = _Commit(workspace, commit, reader)
+        there = AtCommit(workspace, commit, reader)
         return {
             name: own_items(stage, there.pipeline, there.tree, there.outside, there.tree.read)
             for name, stage in there.pipeline.stages.items()
@@ -75,7 +77,9 @@ def own_items_at(workspace: Workspace, commit: str) -> dict[str, OwnItems]:
         reader.close()
 
 
-class _Commit:
+class AtCommit:
+    """A commit's pipeline and lockfile, and what judges its stages."""
+
     def __init__(self, workspace: Workspace, commit: str, reader: ObjectReader) -> None:
         self.workspace = workspace
         self.commit = commit
@@ -109,11 +113,11 @@ class _Commit:
         question = Question(
             output=self.tree.output, at_hand=_nothing_at_hand, actions=None, check_cached_outputs=False, restore=False
         )
-        judgement = Judgement(self.pipeline, self.tree, self.lockfile, question, self.outside)
-        verdicts = {}
-        for name in topological(self.pipeline):
-            verdicts[name] = judgement.judge(self.pipeline.stages[name])
-        return self.pipeline, verdicts
+        judgement = self.judgement(question)
+        return self.pipeline, {name: judgement.judge(self.pipeline.stages[name]) for name in topological(self.pipeline)}
+
+    def judgement(self, question: Question) -> Judgement:
+        return Judgement(self.pipeline, self.tree, self.lockfile, question, self.outside)
 
     @property
     def outside(self) -> Outside:

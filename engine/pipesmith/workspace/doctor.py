@@ -128,9 +128,10 @@ def _hooks(repo: Repository) -> Check:
 
 def _links(pipe: str) -> Check:
     from pipesmith.store.links import reflink
+    from pipesmith.store.modes import make_folders
 
     tmp = os.path.join(pipe, "tmp")
-    os.makedirs(tmp, exist_ok=True)
+    make_folders(tmp)
     one, other = os.path.join(tmp, "probe-1"), os.path.join(tmp, "probe-2")
     try:
         with open(one, "wb") as file:

@@ -125,7 +125,8 @@ class _Gate:
             pipeline, verdicts = verdicts_at(workspace, commit, self.reader)
         except PipeError as error:
             return Judged(commit, refs, where, error=error), None
-        return Judged(commit, refs, where, tuple(map(state_of, verdicts.values()))), pipeline
+        states = tuple(state_of(verdict, pipeline.file) for verdict in verdicts.values())
+        return Judged(commit, refs, where, states), pipeline
 
     def close(self) -> None:
         self._memory.flush()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.pipeline.keys import COMPUTE_KINDS
 from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
@@ -43,7 +44,7 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
         elif kind != "local":
             yield from once(
                 f"compute.{stage.compute}.kind",
-                f"this version does not run stages on `{kind}` (needed by `{stage.name}`)",
+                f"this version does not run stages on {_told_kind(kind)} (needed by `{stage.name}`)",
                 'run it here: `compute = "local"`',
             )
         elif environment is not None and environment.image:
@@ -92,6 +93,14 @@ def _container(session: Session, stage: Stage, environment: Environment | None) 
         yield _finding(
             session, f"{key}.sandbox", "a container has no workspace to run in", "take `sandbox = false` out"
         )
+
+
+def _told_kind(kind: str) -> str:
+    if kind in COMPUTE_KINDS:
+        return f"`{kind}`"
+    from pipesmith.executors.plugins import installed_kinds
+
+    return f"`{kind}` of the package `{installed_kinds()[kind]}`"
 
 
 def _place(session: Session, text: str, key: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]

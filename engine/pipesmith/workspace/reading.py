@@ -48,16 +48,29 @@ def read(
     from pipesmith.pipeline.reader import read_pipeline
 
     asked: dict[str, bytes | None] = {}
+    installed: dict[str, str] = {}
 
     def noted(path: str) -> bytes | None:
         data = files(path)
         asked[path] = _digest(data) if data is not None else None
         return data
 
+    def kinds() -> Mapping[str, str]:
+        from pipesmith.executors.plugins import installed_kinds
+
+        installed.update(installed_kinds())
+        return installed
+
     found = read_pipeline(
-        text, files=noted, default_name=name, overrides=overrides, environ=environ, file=file or "pipeline.toml"
+        text,
+        files=noted,
+        default_name=name,
+        overrides=overrides,
+        environ=environ,
+        file=file or "pipeline.toml",
+        kinds=kinds,
     )
-    frozen = freeze(found) if not overrides else None
+    frozen = freeze(found) if not overrides and not installed else None
     if frozen is not None:
         value = marshal.dumps((signature, asked, frozen), 2)
         state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, value))])

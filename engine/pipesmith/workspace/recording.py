@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipesmith import __version__
 from pipesmith.build.context import Outcome
-from pipesmith.errors import EnvironmentFailure
+from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.executors.output import usable_secrets
 from pipesmith.fingerprint.pipeignore import NAME, PipeIgnore
 from pipesmith.git.snapshot import write_snapshot
@@ -104,7 +104,7 @@ def snapshot_of(session: Session) -> tuple[str, dict[str, str]]:
     workspace, pipeline = session.workspace, session.pipeline
     prefix = "" if workspace.prefix == "." else f"{workspace.prefix}/"
     left_out = {
-        f"{prefix}{given.path}": "a data input"
+        f"{prefix}{given.lies or given.path}": "a data input"
         for stage in pipeline.stages.values()
         for given in stage.inputs.values()
         if given.origin.kind is OriginKind.PATH
@@ -128,7 +128,33 @@ def snapshot_of(session: Session) -> tuple[str, dict[str, str]]:
         max_file_bytes=pipeline.snapshot.max_file_bytes,
         ignores=ignores,
         digest=digest,
+        data=_dataset_files(session),
     )
+
+
+def _dataset_files(session: Session) -> Callable[[str], str | None]:
+    """Return what tells, of a path from the top, which `from` of a dataset finds it, if any."""
+    workspace, pipeline = session.workspace, session.pipeline
+    places = []
+    if pipeline.datasets:
+        from pipesmith.data.places import place_of
+
+        for text in {text for dataset in pipeline.datasets.values() for text in dataset.sources}:
+            try:
+                place = place_of(text, pipeline.datastores, workspace.root)
+            except UserError:
+                continue  # it lies elsewhere
+            if place.base == workspace.repo.top or place.base.startswith(workspace.repo.top + os.sep):
+                places.append((os.path.relpath(place.base, workspace.repo.top), place))
+
+    def found(path: str) -> str | None:
+        for base, place in places:
+            within = path if base == "." else path.removeprefix(f"{base}/")
+            if path == base or ((base == "." or within != path) and (not place.pattern or place.matches(within))):
+                return place.text if place.pattern else base
+        return None
+
+    return found
 
 
 class _LazyIgnore:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipesmith.errors import Finding
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.verdict.reasons import Reason
 
@@ -80,7 +81,8 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageState:
-    """What a stage is before a build. broken: expectations that its locked metrics do not meet."""
+    """What a stage is before a build. broken: expectations that its locked metrics do not meet. problems: why it can't
+    run at all."""
 
     name: str
     state: str
@@ -89,7 +91,7 @@ class StageState:
     outputs: tuple[LockedOut, ...] = ()
     notes: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -100,7 +102,7 @@ class StageState:
             "outputs": [output_json(out) for out in self.outputs],
             "notes": list(self.notes),
             "broken": list(self.broken),
-            "problems": list(self.problems),
+            "problems": [finding.as_json() for finding in self.problems],
         }
 
 

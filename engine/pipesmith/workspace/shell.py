@@ -7,21 +7,26 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipesmith.build.context import BuildContext, Choices
+from pipesmith.build.keep import KeepFolder
 from pipesmith.build.place import remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
 from pipesmith.errors import UserError
-from pipesmith.executors.base import Job
+from pipesmith.executors.base import Job, Mount
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.pipeline.graph import upstream
+from pipesmith.store.modes import make_folders
 from pipesmith.workspace.preflight import preflight
 from pipesmith.workspace.session import select_stages
 
 if TYPE_CHECKING:
+    from pipesmith.pipeline.model import Stage
+    from pipesmith.verdict.verdict import Verdict
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["shell"]
@@ -73,14 +78,22 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         git={"commit": workspace.repo.head(), "branch": workspace.repo.branch()},
     )
     scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{secrets.token_hex(8)}")
-    os.makedirs(scratch)
+    make_folders(scratch)
     tmpdir = tempfile.mkdtemp(prefix="pipe-")
     try:
         logged = os.path.join(tmpdir, "log.jsonl")
         context_file = write_context(build, stage, tmpdir, live_log=logged, artifacts=os.path.join(tmpdir, "files"))
+        kept = _kept(workspace.pipe_dir, stage, judgement.judge(stage), tmpdir)
         variables = stage_variables(
-            build, stage, tmpdir=tmpdir, context_file=context_file, sdk=sdk_folder(), gpus=(), keep=None
+            build,
+            stage,
+            tmpdir=tmpdir,
+            context_file=context_file,
+            sdk=sdk_folder(),
+            gpus=(),
+            keep=kept[0].path if kept else None,
         )
+        layout = layout_of(build, stage)
         variables |= {name: os.environ[name] for name in ("TERM", "COLORTERM") if name in os.environ}
         argv = tuple(command) or (os.environ.get("SHELL") or "/bin/sh",)
         if not command:
@@ -92,7 +105,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
                 argv=argv,
                 cwd=stage.cwd,
                 env=variables,
-                layout=layout_of(build, stage),
+                layout=replace(layout, mounts=(*layout.mounts, *kept)),
                 scratch=scratch,
                 log_path=os.devnull,
                 tmpdir=tmpdir,
@@ -103,3 +116,10 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         local.close()
         remove(scratch)
         shutil.rmtree(tmpdir, ignore_errors=True)
+
+
+def _kept(pipe_dir: str, stage: Stage, verdict: Verdict, tmpdir: str) -> tuple[Mount, ...]:
+    """Return the `keep` folder that the next try would find, so that a person can look at it, and mend it."""
+    if verdict.fingerprint is None:
+        return ()
+    return KeepFolder(pipe_dir, stage, verdict.fingerprint.key).mounts(tmpdir, sweep=False)

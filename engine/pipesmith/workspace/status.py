@@ -31,7 +31,8 @@ def status(
         pipeline, verdicts = verdicts_at(workspace, commit)
         wanted = set(select_stages(pipeline, names)) if names else set(verdicts)
         return StatusResult(
-            revision=commit, stages=tuple(state_of(v) for name, v in verdicts.items() if name in wanted)
+            revision=commit,
+            stages=tuple(state_of(verdict, pipeline.file) for name, verdict in verdicts.items() if name in wanted),
         )
     session = workspace.session()
     pipeline = session.pipeline
@@ -43,7 +44,7 @@ def status(
         if name in looked_at:
             verdict = judgement.judge(pipeline.stages[name])
             if name in wanted:
-                states.append(state_of(verdict))
+                states.append(state_of(verdict, pipeline.file, session.line))
     session.tree.flush()
     session.stat_cache.flush()
     result = StatusResult(stages=tuple(states))

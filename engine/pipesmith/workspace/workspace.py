@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipesmith.history.record import RunRecord
     from pipesmith.history.run_store import RunStore
     from pipesmith.pipeline.model import Stage
+    from pipesmith.workspace.bisect import BisectResult, Step
     from pipesmith.workspace.elsewhere import Place
     from pipesmith.workspace.results import BuildResult, StatusResult
     from pipesmith.workspace.session import Session
@@ -169,6 +170,17 @@ class Workspace:
 
         overrides = {key: _override_text(value) for key, value in (params or {}).items()}
         return what_if(self, tuple(stages), overrides=overrides, **options)
+
+    def bisect(
+        self, good: str, bad: str, *, on_step: Callable[[Step], None] | None = None, **options: Any
+    ) -> BisectResult:
+        """Return the first commit from `good` to `bad` that is bad.
+
+        options: the fields of `pipesmith.workspace.bisect.BisectOptions`: metric with below or above, or stage_fails.
+        """
+        from pipesmith.workspace.bisect import BisectOptions, bisect
+
+        return bisect(self, BisectOptions(good=good, bad=bad, **options), on_step=on_step)
 
     def runs(self, n: int | None = None, **filters: Any) -> list[RunRecord]:
         """Return recorded runs, newest first. filters: those of `RunStore.list`."""
