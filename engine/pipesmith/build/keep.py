@@ -27,7 +27,7 @@ class KeepFolder:
 
     def mounts(self, tmpdir: str, *, sweep: bool = True) -> tuple[Mount, ...]:
         """Return where a stage finds the folder: below its TMPDIR (that is PIPE_KEEP, the same with every kind of
-        sandbox), and at the path that `keep` names in the sandbox. Empty for a stage without `keep`. sweep: as `folder`."""
+        sandbox), and at the path that `keep` names in the sandbox. Empty without `keep`. sweep: as `folder`."""
         folder = self.folder(sweep=sweep)
         places = (os.path.join(tmpdir, "keep"), self._stage.keep or "")
         return tuple(Mount(origin=folder, path=place, writable=True) for place in places) if folder else ()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from pipesmith.cli.output import Output, size_text
+from pipesmith.cli.output import Output
 from pipesmith.cli.wait_command import seconds_of
+from pipesmith.pipeline.units import size_text
 
 __all__ = ["add_arguments", "run"]
 
