@@ -122,7 +122,6 @@ def test_commands_of_later_releases(repo: Repo, name: str) -> None:
     [
         ["data", "add", "x"],
         ["data", "diff"],
-        ["env", "push"],
         ["verify", "--remote"],
         ["init", "--from", "Makefile"],
     ],

@@ -1,11 +1,10 @@
-"""Environments: list them, build them, resolve them anew."""
+"""Environments: list them, build them, resolve them anew, push their images."""
 
 from __future__ import annotations
 
 import argparse
 
 from pipesmith.cli.output import Output
-from pipesmith.errors import UserError
 from pipesmith.pipeline.units import size_text
 
 __all__ = ["add_arguments", "run"]
@@ -18,13 +17,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
-    from pipesmith.workspace.envs import build_environments, list_environments, update_environments
+    from pipesmith.workspace.envs import (
+        build_environments,
+        list_environments,
+        push_environments,
+        update_environments,
+    )
 
     workspace = Workspace.open(".")
     if arguments.action == "push":
-        raise UserError(
-            "this version has no `pipe env push` yet: it builds no images", "`pipe env --help` lists what it has"
-        )
+        pushed = push_environments(workspace, arguments.names, out.note)
+        if out.json_mode:
+            out.json({"environments": pushed})
+        elif not pushed:
+            out.line("no environment has a `registry`")
+        for name, image in pushed.items() if not out.json_mode else ():
+            out.line(f"{name}: {image}")
+        return 0
     if arguments.action == "ls":
         listed = list_environments(workspace)
         if out.json_mode:

@@ -44,7 +44,8 @@ def base_of(environment: Environment, pin: EnvironmentPin) -> str:
 def image_tag(environment: Environment, pin: EnvironmentPin) -> str:
     """Return the tag of an environment of packages: the same for the same packages on the same base."""
     text = f"1\0{pin_digest(pin)}\0{base_of(environment, pin)}"
-    return f"{REPOSITORY}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    repository = f"{environment.registry.rstrip('/')}/{REPOSITORY}" if environment.registry else REPOSITORY
+    return f"{repository}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def resolve_image(daemon: Daemon, environment: Environment) -> str:
@@ -103,10 +104,39 @@ class Images:
                     if not _has(client, name) and not self._given(client, daemon, name):
                         if pin.image is not None:
                             self._pull(client, daemon, pin.image)
-                        else:
+                        elif not environment.registry or not self._pulled(client, daemon, name):
                             self._make(client, daemon, environment, pin, name)
+                            if environment.registry:
+                                self._share(client, name)
                 self._known[key] = name
             return name
+
+    def push(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
+        """Send an environment's image to its `registry`, made first if need be, and return its name there.
+
+        Raises EnvironmentFailure where the registry does not take it."""
+        name = self.ensure(daemon, environment, pin)
+        with daemon.client() as client:
+            _push(client, name)
+        return name
+
+    def _share(self, client: Any, name: str) -> None:
+        """Send a new image to its registry, so that others need not make it; that it can't be is told, no more."""
+        try:
+            _push(client, name)
+        except EnvironmentFailure as error:
+            self._said(f"{error.text}; it is on this daemon alone")
+
+    def _pulled(self, client: Any, daemon: Daemon, name: str) -> bool:
+        """Pull an image that its registry may have; return whether it did."""
+        try:
+            client.images.pull(name)
+        except Exception as error:
+            if not hasattr(error, "explanation"):
+                raise
+            return False
+        self._said(f"pulled the image of the environment to {daemon.title}")
+        return True
 
     def _given(self, client: Any, daemon: Daemon, name: str) -> bool:
         """Stream an image from a daemon beside that has it, if one does; return whether it is there now."""
@@ -166,6 +196,16 @@ class Images:
             )
         finally:
             container.remove(force=True)
+
+
+def _push(client: Any, name: str) -> None:
+    repository, _, tag = name.rpartition(":")
+    for line in client.api.push(repository, tag=tag, stream=True, decode=True):
+        if "error" in line:
+            raise EnvironmentFailure(
+                f"the image `{name}` can't be pushed: {' '.join(str(line['error']).split())}",
+                "`docker login` on that machine may be missing",
+            )
 
 
 def _has(client: Any, name: str) -> bool:

@@ -168,6 +168,13 @@ class Computes:
             raise EnvironmentFailure(f"environment `{environment}` has no pin", "run `pipe env update`")
         return self._images.ensure(daemon, declared, pin)
 
+    def push_image(self, compute: Compute, environment: str) -> str:
+        """Send an environment's image to its registry and return its name there. Raises EnvironmentFailure."""
+        declared = self.session.pipeline.environments[environment]
+        pin = self.session.pins.environment_pin(declared)
+        assert pin is not None
+        return self._images.push(self.daemons(compute)[0], declared, pin)
+
     def images_on(self, compute: Compute, environment: str) -> list[str]:
         """Return an environment's image on each daemon of a compute."""
         return [self.image_on(daemon, environment) for daemon in self.daemons(compute)]

@@ -17,7 +17,13 @@ from pipesmith.workspace.session import Session
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["build_environments", "list_environments", "update_environments"]
+__all__ = [
+    "build_environments",
+    "list_environments",
+    "push_environments",
+    "resolve_and_lock",
+    "update_environments",
+]
 
 
 def _names(session: Session, wanted: Sequence[str]) -> list[str]:
@@ -115,6 +121,31 @@ def _images(session: Session, name: str, notice: Callable[[str], None]) -> list[
             if compute.kind == "docker"
             for image in session.computes.images_on(compute, name)
         ]
+    finally:
+        session.computes.close()
+
+
+def push_environments(workspace: Workspace, names: Sequence[str], notice: Callable[[str], None]) -> dict[str, str]:
+    """Send the images of environments of packages to their registries, and return name to image.
+
+    Without names: of all that have a `registry`. Raises UserError for one that has none, or that no stage in containers
+    uses; EnvironmentFailure where a registry does not take it."""
+    session = workspace.session()
+    known, computes = session.pipeline.environments, session.pipeline.computes
+    wanted = _names(session, names) if names else [name for name, each in known.items() if each.registry]
+    where: dict[str, str] = {}
+    for stage in session.pipeline.stages.values():
+        if stage.environment in wanted and computes[stage.compute].kind == "docker":
+            where.setdefault(stage.environment, stage.compute)
+    for name in wanted:
+        if known[name].image or not known[name].registry:
+            raise UserError(f"environment `{name}` has no `registry`", f"write one into [environment.{name}]")
+        if name not in where:
+            raise UserError(f"no stage in containers uses environment `{name}`", "there is no daemon to push from")
+    session.computes.said = notice
+    try:
+        resolve_and_lock(workspace, session, wanted, notice)
+        return {name: session.computes.push_image(computes[where[name]], name) for name in wanted}
     finally:
         session.computes.close()
 

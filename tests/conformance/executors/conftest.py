@@ -115,6 +115,12 @@ def tls_place(repo: Any) -> Place:
     return prepared(place_of("docker-tls"), repo)
 
 
+@pytest.fixture
+def registry() -> str:
+    """A registry of container images, as HOST:PORT."""
+    return f"127.0.0.1:{(service('registry') / 'port').read_text()}"
+
+
 def prepared(place: Place, repo: Any) -> Place:
     """See to it that `pipe` in a repository can use a place: its ssh reads the configuration of the service."""
     repo.env |= place.env

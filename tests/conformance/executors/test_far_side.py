@@ -269,6 +269,31 @@ def test_an_environment_of_packages_becomes_an_image(repo, docker_place, pipelin
     assert (here["status"], here["fingerprint"]) == ("fresh", fingerprint)
 
 
+def test_an_image_is_shared_by_a_registry(repo, docker_place, tls_place, registry, pipeline):
+    """Made by one daemon and pushed; another one pulls it, and makes nothing."""
+    table = f"""[environment.tools]
+python = "{python_version()}"
+packages = ["tomli==2.0.2"]
+registry = "{registry}/team"
+base = """
+    said = []
+    for place in (docker_place, tls_place):
+        place.toml = place.toml.replace("[environment.tools]\nimage = ", table)
+        pipeline(
+            place,
+            """
+            [stage.a]
+            run = ["python", "-c", "import tomli, pathlib; pathlib.Path('o').write_text(tomli.__name__)"]
+            outputs = { o = "o" }
+            """,
+        )
+        result = repo.pipe("build", "--force")
+        said.append(result.stdout + result.stderr)
+    assert "building an image" in said[0] and "building an image" not in said[1]
+    assert "pulled the image" in said[1] and repo.read("o") == "tomli"
+    assert repo.pipe("env", "push", "--json").json()["environments"]["tools"].startswith(f"{registry}/team/")
+
+
 def python_version() -> str:
     import sys
 
