@@ -9,11 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from pipesmith.digest import new_hasher
 from pipesmith.environments.markers import canonical_marker
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Environment
 
-__all__ = ["DEFAULT_PYTHON", "Asked", "asked_of", "definition_digest", "normal_name", "python_of", "refuse_unsupported"]
+__all__ = [
+    "DEFAULT_PYTHON",
+    "Asked",
+    "asked_of",
+    "definition_digest",
+    "dockerfile_digest",
+    "normal_name",
+    "python_of",
+    "refuse_unsupported",
+]
 
 DEFAULT_PYTHON = "3.11"
 
@@ -41,17 +51,30 @@ def normal_name(name: str) -> str:
 
 def refuse_unsupported(environment: Environment) -> None:
     """Raise UserError for an environment that this version does not build."""
-    for key in ("conda", "dockerfile"):
-        if getattr(environment, key):
-            raise UserError(
-                f"environment `{environment.name}`: this version does not build environments of `{key}`",
-                'write `python` and `packages` (or `requirements`), or `python = "system"`',
-            )
+    if environment.conda:
+        raise UserError(
+            f"environment `{environment.name}`: this version does not build environments of `conda`",
+            'write `python` and `packages` (or `requirements`), or `python = "system"`',
+        )
 
 
 def python_of(environment: Environment) -> str:
     """Return the Python version that an environment asks for, X.Y or X.Y.Z; a plain `3` is as open as none."""
     return environment.python if environment.python and environment.python != "3" else DEFAULT_PYTHON
+
+
+def dockerfile_digest(environment: Environment, source_id: Callable[[str], str | None]) -> str | None:
+    """Return what stands for an environment of a Dockerfile in fingerprints: the file's name, and the tree id of its
+    folder, which is its context. None where that is not there.
+
+    source_id(folder): git's id of a source folder, in the work tree or at a commit."""
+    folder, name = posixpath.split(environment.dockerfile or "")
+    identity = source_id(folder or ".")
+    if identity is None:
+        return None
+    hasher = new_hasher("blake3")
+    hasher.update(f"pipesmith-dockerfile 1\0{name}\0{identity}".encode("utf-8", "surrogateescape"))
+    return f"blake3:{hasher.hexdigest()}"
 
 
 def definition_digest(environment: Environment, read: Read) -> str:

@@ -23,6 +23,7 @@ from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
+from pipesmith.tars import Parcel, pack
 
 __all__ = ["Images", "base_of", "image_tag", "resolve_image"]
 
@@ -111,6 +112,34 @@ class Images:
                 self._known[key] = name
             return name
 
+    def built(self, daemon: Daemon, environment: Environment, digest: str, context: Sequence[tuple[str, str]]) -> str:
+        """Return the reference of a Dockerfile's image, built where the daemon lacks it. Raises EnvironmentFailure.
+
+        digest: what stands for it in fingerprints. context: (absolute origin, path in its folder) of its files."""
+        name = f"{REPOSITORY}:{blake2b(digest.encode(), digest_size=16).hexdigest()}"
+        with self._guard, daemon.client() as client:
+            if not _has(client, name) and not self._given(client, daemon, name):
+                self._said(f"building the image of `{environment.dockerfile}` on {daemon.title}")
+                parcels = [Parcel(origin, path) for origin, path in context]
+                try:
+                    client.images.build(
+                        fileobj=_Stream(pack(parcels, 0, 0)),
+                        custom_context=True,
+                        dockerfile=os.path.basename(environment.dockerfile or ""),
+                        tag=name,
+                        rm=True,
+                        forcerm=True,
+                        labels={_LABEL: digest},
+                    )
+                except Exception as error:
+                    if type(error).__module__ != "docker.errors":
+                        raise
+                    raise EnvironmentFailure(
+                        f"the image of `{environment.dockerfile}` can't be built on {daemon.title}: {_words(error)}",
+                        "`docker build` of its folder shows more",
+                    ) from None
+        return name
+
     def push(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
         """Send an environment's image to its `registry`, made first if need be, and return its name there.
 
@@ -198,6 +227,16 @@ class Images:
             container.remove(force=True)
 
 
+class _Stream:
+    """Chunks as the file that the package wants."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+
 def _push(client: Any, name: str) -> None:
     repository, _, tag = name.rpartition(":")
     for line in client.api.push(repository, tag=tag, stream=True, decode=True):
@@ -255,8 +294,6 @@ def _installed(pin: EnvironmentPin, machine: str, libc: list[str], root: str) ->
 
 
 def _send(container: Any, folder: str, library: str, scripts: str) -> None:
-    from pipesmith.tars import Parcel, pack
-
     programs = os.path.join(folder, "bin")
     apart = f"{folder}-bin"
     parcels = []

@@ -136,6 +136,11 @@ class AtCommit:
         if environment.python == "system":
             entry = self.lockfile.stages.get(stage.name)
             return (entry.environment if entry else None), None
+        if environment.dockerfile:
+            from pipesmith.environments.definition import dockerfile_digest
+
+            text = dockerfile_digest(environment, self.tree.source_id)
+            return text, None if text is not None else Reason("environment", environment.name, None, None)
         from pipesmith.environments.definition import definition_digest
         from pipesmith.environments.resolve import pin_digest
 

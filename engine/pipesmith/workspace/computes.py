@@ -163,10 +163,23 @@ class Computes:
 
         Raises EnvironmentFailure."""
         declared = self.session.pipeline.environments[environment]
+        if declared.dockerfile:
+            return self._built(daemon, declared)
         pin = self.session.pins.environment_pin(declared)
         if pin is None:
             raise EnvironmentFailure(f"environment `{environment}` has no pin", "run `pipe env update`")
         return self._images.ensure(daemon, declared, pin)
+
+    def _built(self, daemon: Daemon, environment: Environment) -> str:
+        from pipesmith.environments.definition import dockerfile_digest
+
+        session, folder = self.session, os.path.dirname(environment.dockerfile or "") or "."
+        digest = dockerfile_digest(environment, session.tree.source_id)
+        if digest is None:
+            raise EnvironmentFailure(f"`{environment.dockerfile}` is not there")
+        files = [path for path, _mode in session.tree.source_files(folder)]
+        context = [(os.path.join(session.workspace.root, path), os.path.relpath(path, folder)) for path in files]
+        return self._images.built(daemon, environment, digest, context)
 
     def push_image(self, compute: Compute, environment: str) -> str:
         """Send an environment's image to its registry and return its name there. Raises EnvironmentFailure."""

@@ -37,8 +37,8 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
     names = list(wanted or known)
     for name in names:
         environment = known[name]
-        if environment.dockerfile or environment.conda:
-            raise UserError(f"this version does not build environments of dockerfiles or conda (`{name}`)")
+        if environment.conda:
+            raise UserError(f"this version does not build environments of conda (`{name}`)")
     return names
 
 
@@ -57,9 +57,12 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
             "prefix": None,
             "size": 0,
         }
-        pin = session.pins.environment_pin(environment) if environment.python != "system" else None
+        unpinned = environment.python == "system" or environment.dockerfile
+        pin = session.pins.environment_pin(environment) if not unpinned else None
         if environment.python == "system":
             entry |= {"state": "system", "prefix": system_environment().prefix}
+        elif environment.dockerfile:
+            entry |= {"python": None, "state": "read at each build", "prefix": environment.dockerfile}
         elif pin is not None and pin.image is not None:
             entry |= {"python": None, "state": "pinned", "prefix": pin.image}
         elif pin is not None:
@@ -98,6 +101,9 @@ def build_environments(workspace: Workspace, names: Sequence[str], notice: Calla
         environment = session.pipeline.environments[name]
         if environment.python == "system":
             built[name] = system_environment().root
+            continue
+        if environment.dockerfile:
+            built[name] = next(iter(_images(session, name, notice)), environment.dockerfile)
             continue
         pin = session.pins.environment_pin(environment)
         assert pin is not None
@@ -138,7 +144,7 @@ def push_environments(workspace: Workspace, names: Sequence[str], notice: Callab
         if stage.environment in wanted and computes[stage.compute].kind == "docker":
             where.setdefault(stage.environment, stage.compute)
     for name in wanted:
-        if known[name].image or not known[name].registry:
+        if known[name].image or known[name].dockerfile or not known[name].registry:
             raise UserError(f"environment `{name}` has no `registry`", f"write one into [environment.{name}]")
         if name not in where:
             raise UserError(f"no stage in containers uses environment `{name}`", "there is no daemon to push from")

@@ -75,6 +75,11 @@ class Pins:
             from pipesmith.environments.system import system_digest
 
             return system_digest(), None
+        if environment.dockerfile:
+            from pipesmith.environments.definition import dockerfile_digest
+
+            text = dockerfile_digest(environment, self._session.tree.source_id)
+            return text, None if text is not None else Reason("environment", environment.name, None, None)
         from pipesmith.environments.resolve import pin_digest
 
         pin = self.environment_pin(environment)
@@ -89,7 +94,9 @@ class Pins:
         """Resolve the environments whose pin does not hold. Raises EnvironmentFailure."""
         for name in names:
             environment = self._session.pipeline.environments[name]
-            if environment.python == "system" or (not upgrade and self.environment_pin(environment) is not None):
+            if environment.python == "system" or environment.dockerfile:
+                continue  # what they are is looked at by each build
+            if not upgrade and self.environment_pin(environment) is not None:
                 continue
             from pipesmith.environments.resolve import resolve
 

@@ -47,17 +47,16 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
                 f"this version does not run stages on {_told_kind(kind)} (needed by `{stage.name}`)",
                 'run it here: `compute = "local"`',
             )
-        elif environment is not None and environment.image:
+        elif environment is not None and (environment.image or environment.dockerfile):
             yield from once(
-                f"environment.{environment.name}.image",
+                f"environment.{environment.name}.{'image' if environment.image else 'dockerfile'}",
                 f"an image needs a compute that runs containers, and `{stage.name}` runs on `{stage.compute}`",
                 'give it a `compute` of `kind = "docker"`',
             )
-        if environment is not None and (environment.dockerfile or environment.conda):
-            what = "dockerfile" if environment.dockerfile else "conda"
+        if environment is not None and environment.conda:
             yield from once(
-                f"environment.{environment.name}.{what}",
-                f"this version does not build environments of `{what}` (needed by `{stage.name}`)",
+                f"environment.{environment.name}.conda",
+                f"this version does not build environments of `conda` (needed by `{stage.name}`)",
                 "use `packages` or `requirements`",
             )
         for name, given in stage.inputs.items():

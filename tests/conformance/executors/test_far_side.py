@@ -294,6 +294,28 @@ base = """
     assert repo.pipe("env", "push", "--json").json()["environments"]["tools"].startswith(f"{registry}/team/")
 
 
+def test_an_environment_of_a_dockerfile(repo, docker_place, pipeline):
+    """Built by the daemon, once a content of its folder; it counts by the tree id of that, at a commit as well."""
+    base = docker_place.toml.rpartition('image = "')[2].partition('"')[0]
+    docker_place.toml = docker_place.toml.replace(f'image = "{base}"', 'dockerfile = "env/Dockerfile"')
+    repo.write("env/Dockerfile", f"FROM {base}\nCOPY word.txt /word.txt\n")
+    repo.write("env/word.txt", "one\n")
+    pipeline(docker_place, '[stage.a]\nrun = "cat /word.txt > {outputs.o}"\noutputs = { o = "o" }\n')
+    first = repo.pipe("build")
+    assert repo.read("o") == "one\n" and "building the image" in first.stdout + first.stderr
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "fresh"}
+    again = repo.pipe("build", "--force")
+    assert "building the image" not in again.stdout + again.stderr
+    repo.write("env/word.txt", "two\n")
+    assert repo.pipe("status", "--json").why("a") == [("environment", "tools")]
+    repo.pipe("build")
+    assert repo.read("o") == "two\n"
+    repo.write("env/Dockerfile", f"FROM {base}\nRUN exit 7\n")
+    broken = repo.pipe("build", check=False)
+    assert broken.returncode == 1 and "can't be built" in broken.stdout + broken.stderr
+
+
 def python_version() -> str:
     import sys
 
