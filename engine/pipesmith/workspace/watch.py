@@ -42,7 +42,7 @@ _TICK_S = 1.0  # how often it looks whether the workspace is still there
 _SERIES_S = 0.5  # how long it must be quiet in the middle of a rebase
 _AT_WORK_S = 0.02  # how often it looks whether git still holds the index
 _LEFT_BEHIND_S = 5.0  # an index that is held so long while nothing happens is held by an editor, or by nobody
-_MOST_S = 2.0  # how long saves that follow each other closely put a build off
+_MOST_S = 10.0  # how long saves that follow each other closely put a build off
 _CONFIRM_S = 2.0  # how long it must be quiet before everything is looked at once more
 _END_S = 15.0  # how long a build may take to end when it is told to
 
@@ -142,6 +142,7 @@ class _Watch:
             number: signal.signal(number, self._signalled)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             if threading.current_thread() is threading.main_thread()
+            and not (number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN)  # as under nohup
         }
         try:
             self._lookout.cover(bare_coverage(self._workspace))
