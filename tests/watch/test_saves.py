@@ -319,7 +319,9 @@ def test_a_change_that_no_event_told_of_is_found_when_it_is_quiet(pair: Repo, wa
     pair.ran()
     (pair.home / "elsewhere").write_text("from elsewhere\n")
     pair.write("b/b.txt", "bb\n")
-    w.until(lambda: pair.exists("out/a") and pair.read("out/a") == "from elsewhere\n", "what was written elsewhere")
+    for name, content in (("a", "from elsewhere\n"), ("b", "bb\n")):
+        there = pair.path / "out" / name
+        w.until(lambda there=there, content=content: there.exists() and there.read_text() == content, name)  # type: ignore[misc]
     assert pair.ran() == ["a", "b"]
 
 
