@@ -12,6 +12,8 @@ SOURCES := $(shell find engine/pipesmith -name '*.py' 2>/dev/null)
 # Tests run side by side, on at most four cores: JOBS=0 for one process.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo $$n)
 TESTS ?= tests
+# What tests run against, besides Python packages.
+PARTS := git-lfs docker.io iptables busybox-static openssh-server docker-registry openssl
 
 .PHONY: demo test test-slow lint format bench docs clean
 
@@ -19,11 +21,11 @@ demo: $(VENV)/.compiled
 	@scripts/demo
 
 test: $(VENV)/.compiled
-	@scripts/need git-lfs
+	@scripts/need $(PARTS)
 	@$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
 test-slow: $(VENV)/.compiled
-	@scripts/need git-lfs
+	@scripts/need $(PARTS)
 	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(TESTS)
 
 lint: $(VENV)/.ready

@@ -204,6 +204,32 @@ def test_a_merge(built: Repo) -> None:
     assert would(built, "--rev", "side", "--merge", "main") == {"a": "restored", "b": "run", "c": "run"}
 
 
+def test_a_merge_with_the_driver(built: Repo) -> None:
+    """The lockfile is merged as the driver would, also where the two have merged each other before."""
+    built.pipe("hooks", "install")
+    built.git("checkout", "-q", "-b", "side")
+    built.write("pipeline.toml", built.read("pipeline.toml").replace("k = 1", "k = 2"))
+    built.pipe("build")
+    built.commit("side")
+    built.git("checkout", "-q", "main")
+    built.write("a.txt", "two\n")
+    built.pipe("build")
+    built.commit("main")
+    side, main = (built.git("rev-parse", name).stdout.strip() for name in ("side", "main"))
+    for branch, other in (("side", main), ("main", side)):
+        built.git("checkout", "-q", branch)
+        built.git("merge", "-q", "--no-edit", other)
+        built.pipe("build")
+        built.commit("built")
+    built.write("a.txt", "three\n")
+    built.pipe("build")
+    built.commit("more")
+    built.ran()
+    asked = would(built, "--merge", "side")
+    built.git("merge", "-q", "--no-edit", "side")
+    assert built.pipe("build", "--json").stages() == asked
+
+
 def test_a_merge_that_needs_a_person(built: Repo) -> None:
     """Files in conflict are named, the lockfile's is none: exit 1."""
     built.git("checkout", "-q", "-b", "side")

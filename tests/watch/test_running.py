@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -243,3 +245,48 @@ def test_the_workspace_is_removed_while_a_stage_runs(slow: Repo, watch: Callable
     assert w.process.wait(60) == 1
     until(lambda: "is gone" in w.text, "the reason")
     assert "Traceback" not in w.text
+
+
+def test_pins_that_are_new_in_a_build_end_nothing(slow: Repo, watch: Callable[..., Watch]) -> None:
+    """A dataset that is pinned by the very build that goes on is not in the lockfile yet."""
+    (slow.home / "data").mkdir()
+    (slow.home / "data/x.txt").write_text("x")
+    text = slow.read("pipeline.toml").replace('source = "a"', 'source = "a"\ninputs = { d = "dataset:d" }', 1)
+    slow.write("pipeline.toml", f'[dataset.d]\nfrom = "{slow.home}/data"\n{text}')
+    go(slow, "b")
+    w = watch("a", "b")
+    w.until(lambda: began(slow, "a", "b")() and slow.exists("out/b"), "the start of a, and the end of b")
+    slow.write("b/x.txt", "newer\n")
+    go(slow, "a")
+    w.until(lambda: len(w.documents) == 2, "two builds")
+    assert [document["status"] for document in w.documents] == ["succeeded", "succeeded"]
+    assert slow.ran() == ["a", "b", "b"]
+
+
+def test_ended_before_anything_runs(pair: Repo, watch: Callable[..., Watch]) -> None:
+    for _ in range(3):
+        w = watch()
+        until(lambda w=w: pair.pipe_dir.exists() or w.process.poll() is not None, "a sign of life")  # type: ignore[misc]
+        assert w.end(signal.SIGTERM) in (130, -signal.SIGTERM)  # before Python got so far it is the system's to end it
+        assert "Traceback" not in w.text
+    assert pair.pipe("build", "--json").json()["status"] in ("succeeded", "up-to-date")
+
+
+def test_nohup_is_honoured(pair: Repo) -> None:
+    """A terminal that goes away does not end what was started with nohup."""
+    pair.run("sh", "-c", f"nohup {sys.executable} -m pipesmith watch > $HOME/said 2>&1 & echo $! > $HOME/pid")
+    said, pid = pair.home / "said", int((pair.home / "pid").read_text())
+    try:
+        until(lambda: "waiting for changes" in said.read_text(), "that it waits")
+        os.kill(pid, signal.SIGHUP)
+        pair.write("a/a.txt", "aa\n")
+        until(lambda: pair.read("out/a") == "aa\n", "a build")
+        os.kill(pid, signal.SIGTERM)
+        until(
+            lambda: not os.path.exists(f"/proc/{pid}") or "Z (zombie)" in open(f"/proc/{pid}/status").read(), "its end"
+        )
+    finally:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

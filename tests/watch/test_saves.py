@@ -309,3 +309,55 @@ def test_many_files_at_once_are_one_build(pair: Repo, watch: Callable[..., Watch
     w.next(save)
     assert pair.ran() == ["a"]
     assert "and 197 more changed" in w.text
+
+
+def test_a_change_that_no_event_told_of_is_found_when_it_is_quiet(pair: Repo, watch: Callable[..., Watch]) -> None:
+    """Written through a hard link that lies elsewhere."""
+    os.link(pair.path / "a/a.txt", pair.home / "elsewhere")
+    w = watch()
+    w.until_ready()
+    pair.ran()
+    (pair.home / "elsewhere").write_text("from elsewhere\n")
+    pair.write("b/b.txt", "bb\n")
+    for name, content in (("a", "from elsewhere\n"), ("b", "bb\n")):
+        there = pair.path / "out" / name
+        w.until(lambda there=there, content=content: there.exists() and there.read_text() == content, name)  # type: ignore[misc]
+    assert pair.ran() == ["a", "b"]
+
+
+def test_many_saves_in_many_ways(pair: Repo, watch: Callable[..., Watch]) -> None:
+    """Whatever is trusted between looks: after each save the workspace is what a build of it would be."""
+    pair.write("pipeline.toml", pair.read("pipeline.toml").replace("cat a/*", "find a -type f | sort | xargs cat"))
+    for number in range(10):
+        pair.write(f"a/d{number}/x.txt", f"{number}\n")
+    w = watch()
+    w.until_ready()
+    saves: list[Callable[[], object]] = [
+        lambda: pair.write("a/d1/x.txt", "new\n"),
+        lambda: pair.write("a/d1/y.txt", "a file more\n"),
+        lambda: (pair.path / "a/d2/x.txt").unlink(),
+        lambda: (pair.path / "a/d3").rename(pair.path / "a/e3"),
+        lambda: os.replace(pair.write("a/d4/tmp", "replaced\n"), pair.path / "a/d4/x.txt"),
+        lambda: shutil.move(pair.path / "a/d5", pair.home / "d5"),
+        lambda: shutil.copytree(pair.home / "d5", pair.path / "a/f/g/d5"),
+        lambda: pair.write("a/f/g/d5/x.txt", "deep\n"),
+        lambda: pair.write("a/d6/.gitignore", "x.txt\n"),
+        lambda: pair.write("a/d6/.gitignore", "nothing\n"),
+        lambda: (pair.path / "a/d7/x.txt").chmod(0o755),
+        lambda: pair.write("a/d1/x.txt", "newer\n"),
+        lambda: shutil.rmtree(pair.path / "a/d1"),
+        lambda: pair.git("rm", "-q", "--cached", "-r", "b"),
+        lambda: pair.write("a/a.txt", "last\n"),
+    ]
+    for number, save in enumerate(saves):
+        if number == 13:
+            save()
+            continue
+        w.next(save)
+        expected = sorted((pair.path / "a").rglob("*"))
+        files = [path for path in expected if path.is_file()]
+        shown = "".join(path.read_text() for path in sorted(files, key=lambda path: os.fsencode(path)))
+        if number == 8:
+            shown = shown.replace("6\n", "", 1)
+        assert sorted(pair.read("out/a").split()) == sorted(shown.split()), number
+        assert pair.pipe("status", "--check", check=False).returncode == 0, number

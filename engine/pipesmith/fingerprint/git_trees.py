@@ -69,6 +69,16 @@ class TreeBuilder:
             listed.append(path)
         self._ids: dict[str, str | None] = {}
 
+    def renewed(self, changed: Iterable[str], entry: Callable[[str], tuple[bytes, str] | None]) -> TreeBuilder:
+        """Return the same listing with other entries: of the changed files. The ids of all other folders stand."""
+        new = TreeBuilder((), entry, self._format)
+        new._files, new._folders, new._ids = self._files, self._folders, dict(self._ids)
+        for path in changed:
+            while path:
+                path = path.rpartition("/")[0]
+                new._ids.pop(path, None)
+        return new
+
     def _register(self, folder: str) -> None:
         while folder:
             parent = folder.rpartition("/")[0]

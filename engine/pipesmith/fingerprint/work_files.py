@@ -12,6 +12,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 
 from pipesmith.digest import Digest
@@ -66,6 +67,8 @@ class WorkFiles:
         self._seen: dict[str, tuple[Stamp, str, str]] = {}  # path to (stamp, id in the index, id now)
         self._new: dict[str, tuple[Stamp, str, str]] = {}
         self._links: set[str] = set()
+        self._entries: dict[str, tuple[bytes, str]] = {}  # what was found, by path of this repository's own files
+        self._trusted: dict[str, tuple[bytes, str]] = {}  # what an earlier look found, and still holds
         self._cleaner = Cleaner(repo, root)
 
     @cached_property
@@ -76,6 +79,26 @@ class WorkFiles:
     def is_plain(self) -> bool:
         """Whether no attribute and no configuration can change a byte of this repository's own files."""
         return self._filter_state()[1]
+
+    def renewed(self, changed: Iterable[str]) -> WorkFiles | None:
+        """Return a look of now that trusts this one, where these listed files alone are known to have changed since.
+
+        None where that can't be: with nested repositories or filters, or where a file is none any more."""
+        if self._all is None or self.has_nested or not self.is_plain:
+            return None
+        paths = set(changed)
+        for path in paths:
+            info = self._lstat(path)
+            if path not in self._own or info is None or not stat.S_ISREG(info.st_mode):
+                return None
+        new = copy(self)
+        new._cleaner = Cleaner(self._repo, self._root)
+        new._entries = {}
+        new._trusted = {path: found for path, found in (self._trusted | self._entries).items() if path not in paths}
+        new._links, new._seen, new._new = self._links - paths, dict(self._seen), {}
+        new._remembered = self._remembered | self._new
+        new._real_folders = {"": True}
+        return new
 
     # -- the listing ----------------------------------------------------------------------------------------------
 
@@ -158,9 +181,15 @@ class WorkFiles:
         """Return git's mode and id of a listed file as it would be committed now, None where it is gone.
 
         Raises UserError for what can't be read and for a submodule that is not checked out."""
+        trusted = self._trusted.get(path)
+        if trusted is not None:
+            return trusted
         owner, inner = self._owner(path)
         try:
-            return owner._entry(inner)
+            found = owner._entry(inner)
+            if found is not None:
+                owner._entries[inner] = found
+            return found
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError as error:
@@ -190,7 +219,9 @@ class WorkFiles:
 
     def links_among(self, paths: Iterable[str]) -> list[str]:
         """Return which of the paths were links when their entries were asked for."""
-        found = []
+        found: list[str] = []
+        if not self._links and not self._nested:
+            return found
         for path in paths:
             owner, inner = self._owner(path)
             if inner in owner._links:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterable
+from copy import copy
 
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
@@ -43,6 +45,29 @@ class WorkTree:
     def exclude(self, paths: frozenset[str]) -> None:
         self._excluded = Excluded(NEVER_SOURCE | paths)
         self._source = None
+
+    def renewed(self, changed: Iterable[str]) -> WorkTree | None:
+        """Return a look of now that trusts this one, where these listed files alone are known to have changed since: by
+        the system's events, say. None where that can't be."""
+        paths = set(changed)
+        started_ns = time.time_ns()
+        files = self._files.renewed(paths)
+        if files is None:
+            return None
+        new = copy(self)
+        new.started_ns, new._files = started_ns, files
+        new._source = self._source.renewed(paths, files.entry) if self._source is not None else None
+        new._held = self._held.renewed(paths, files.entry) if self._held is not None else None
+        new._tracked = self._tracked.renewed(paths, files.entry) if self._tracked is not None else None
+        return new
+
+    def lists(self, path: str) -> bool:
+        """Return whether git lists a file of this path."""
+        return path in self._files.listed()
+
+    def holds(self, path: str) -> bool:
+        """Return whether git lists files below a folder of this path."""
+        return self._held_builder().is_folder(path)
 
     def read(self, path: str) -> bytes | None:
         try:

@@ -13,6 +13,7 @@ from pipesmith.errors import UserError
 from pipesmith.fingerprint.checked_out import CheckedOut
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.fingerprint.stat_cache import StatCache
+from pipesmith.git.commits import merge_bases
 from pipesmith.git.ignore import untracked_under
 from pipesmith.git.merging import merge_trees
 from pipesmith.git.objects import ObjectReader
@@ -148,6 +149,15 @@ def _merge(workspace: Workspace, scratch: Repository, ours: str, theirs: str) ->
         raise Conflict(conflicts)
     if mine is None or other is None:
         return done.tree, None
-    found = scratch.process("merge-base", ours, theirs).stdout.decode().split()
-    base = lockfile_at(workspace, found[0]) if found else None
-    return done.tree, merge(mine, other, base).lockfile
+    return done.tree, merge(mine, other, _base(workspace, ours, theirs)).lockfile
+
+
+def _base(workspace: Workspace, ours: str, theirs: str) -> Lockfile | None:
+    """Return the lockfile of what two commits came from: of several commits, theirs merged."""
+    bases = merge_bases(workspace.repo, ours, theirs)
+    base = lockfile_at(workspace, bases[0]) if bases else None
+    for other in bases[1:]:
+        there = lockfile_at(workspace, other)
+        if base is not None and there is not None:
+            base = merge(base, there, _base(workspace, bases[0], other)).lockfile
+    return base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -65,14 +66,22 @@ class Recorder:
         self.begun = True
         repo, place, record = self._session.workspace.repo, self._session.workspace.place, self.record
         record.remote = repo.remote_url()
-        record.dirty = place.dirty if place is not None else repo.is_dirty()
-        self.git |= {"dirty": record.dirty, "remote": record.remote}
+        dirty: list[bool] = []  # git is asked for both at once: a stage waits for the answers
+        asking = threading.Thread(
+            target=lambda: dirty.append(place.dirty if place is not None else repo.is_dirty()), name="git status"
+        )
+        asking.start()
         try:
-            if place is not None:
-                self._tree, record.left_out = place.tree, dict(place.left_out)
-            else:
-                self._tree, record.left_out = snapshot_of(self._session)
-            record.snapshot = self._tree
+            try:
+                if place is not None:
+                    self._tree, record.left_out = place.tree, dict(place.left_out)
+                else:
+                    self._tree, record.left_out = snapshot_of(self._session)
+                record.snapshot = self._tree
+            finally:
+                asking.join()
+                record.dirty = dirty[0] if dirty else True
+                self.git |= {"dirty": record.dirty, "remote": record.remote}
             self._session.workspace.run_store.write(record, self._tree)
         except (EnvironmentFailure, OSError) as error:
             self._tree = record.snapshot = None

@@ -43,6 +43,7 @@ class Saves:
         self._made: frozenset[str] = frozenset()  # what builds themselves write
         self._paths: dict[str, None] = {}  # since the last build, the newest last
         self._lost = False
+        self._since_look: set[str] | None = None  # all that was told since the last look; None: more than was told
         self.coverage: Coverage | None = None
         self.pending = False
         self.written: set[str] = set()
@@ -56,10 +57,14 @@ class Saves:
         for change in changes:
             if change.kind is Kind.LOST:
                 self._lost = self._stale_folders = self.may_configure = found = True
+                self._since_look = None
                 self._ignored.clear()
-            elif self._is_beside(change.path):
                 continue
-            elif self._counts_anyway(change.path):
+            if self._since_look is not None:
+                self._since_look.add(change.path)
+            if self._is_beside(change.path):
+                continue
+            if self._counts_anyway(change.path):
                 self._note(change)
                 found = True
             else:
@@ -112,6 +117,19 @@ class Saves:
     def _is_of_git(self, path: str) -> bool:
         return any(path.startswith(folder + os.sep) for folder in self._git_folders)
 
+    def since_look(self) -> set[str] | None:
+        """Return the paths of all that was told since this was last asked, None where that may not be all."""
+        told, self._since_look = self._since_look, set()
+        return told
+
+    def look_alone(self) -> None:
+        """What is told is not all that there is."""
+        self._since_look = None
+
+    def is_ignored(self, path: str) -> bool:
+        """Return whether git ignores a path of the workspace."""
+        return not self._not_ignored([path])
+
     def take(self) -> None:
         """They are being looked at now."""
         self.pending = False
@@ -139,7 +157,9 @@ class Saves:
             return self.coverage
         named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
         stages = [pipeline.stages[name] for name in wanted_stages(pipeline, named, options)]
-        self.coverage = coverage_of(session, stages)
+        coverage = coverage_of(session, stages)
+        if coverage != self.coverage:
+            self.coverage, self._since_look = coverage, None  # what is covered from now on may have changed before
         self._made = _made(self._workspace.root, pipeline)
         self._followed, self._stale_folders = now, False
         return self.coverage
@@ -150,7 +170,7 @@ class Saves:
         if head != self._head and head:
             return f"switched to `{head}`"
         paths = [path for path in reversed(self._paths) if not self._is_of_git(path) and path != self._workspace.root]
-        others = [path for path in paths if not self._is_made(path)]
+        others = [path for path in paths if not self.is_made(path)]
         told = [self._short(path) for path in (others or paths)]
         if not told:
             return "something changed" if self._lost or self._paths else ""
@@ -161,7 +181,7 @@ class Saves:
         root = self._workspace.root + os.sep
         return f"`{path.removeprefix(root)}`"
 
-    def _is_made(self, path: str) -> bool:
+    def is_made(self, path: str) -> bool:
         while path not in self._made:
             parent = os.path.dirname(path)
             if parent == path:
@@ -171,7 +191,7 @@ class Saves:
 
     def only_made(self) -> bool:
         """Return whether all of them can be what a build writes itself."""
-        return not self._lost and all(self._is_made(path) for path in self._paths)
+        return not self._lost and all(self.is_made(path) for path in self._paths)
 
 
 def _made(root: str, pipeline: Pipeline) -> frozenset[str]:

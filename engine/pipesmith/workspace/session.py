@@ -136,6 +136,10 @@ class Session:
     def tree(self) -> WorkTree:
         return self.fresh_tree()
 
+    def trust(self, tree: WorkTree, stat_cache: StatCache) -> None:
+        """Let the tree be this look, and the stat cache the one that it was made with."""
+        self.__dict__["tree"], self.__dict__["stat_cache"] = tree, stat_cache
+
     def look_again(self) -> None:
         """Let the tree be one that looks at everything anew."""
         tree = self.__dict__.pop("tree", None)

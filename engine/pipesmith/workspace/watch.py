@@ -29,6 +29,7 @@ from pipesmith.workspace.reach import Look, Memory, look_at
 from pipesmith.workspace.results import BuildResult
 from pipesmith.workspace.saves import Saves
 from pipesmith.workspace.session import Session, UnknownCompute, select_stages
+from pipesmith.workspace.warm import Warmth
 from pipesmith.workspace.watched_places import bare_coverage
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ _TICK_S = 1.0  # how often it looks whether the workspace is still there
 _SERIES_S = 0.5  # how long it must be quiet in the middle of a rebase
 _AT_WORK_S = 0.02  # how often it looks whether git still holds the index
 _LEFT_BEHIND_S = 5.0  # an index that is held so long while nothing happens is held by an editor, or by nobody
-_MOST_S = 2.0  # how long saves that follow each other closely put a build off
+_MOST_S = 10.0  # how long saves that follow each other closely put a build off
+_CONFIRM_S = 2.0  # how long it must be quiet before everything is looked at once more
 _END_S = 15.0  # how long a build may take to end when it is told to
 
 
@@ -117,6 +119,8 @@ class _Watch:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._lookout = Lookout(self._inbox.put, face.noticed, polling=options.polling)
         self._saves = Saves(workspace, self._git)
+        self._warmth = Warmth(workspace.root, self._saves)
+        self._confirm_at = 0.0  # when all is to be looked at, since the last look trusted the one before
         self._memory = Memory()
         self._build: _Build | None = None
         self._refused: str | None = None  # the text of the last error, as long as it holds
@@ -137,6 +141,7 @@ class _Watch:
             number: signal.signal(number, self._signalled)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             if threading.current_thread() is threading.main_thread()
+            and not (number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN)  # as under nohup
         }
         try:
             self._lookout.cover(bare_coverage(self._workspace))
@@ -144,6 +149,9 @@ class _Watch:
             while True:
                 self._take(self._next())
                 if self._is_due():
+                    self._act()
+                elif self._confirm_at and self._build is None and time.monotonic() >= self._confirm_at:
+                    self._warmth.forget()
                     self._act()
         finally:
             self._lookout.close()
@@ -246,6 +254,7 @@ class _Watch:
 
     def _look(self) -> Look:
         """Return the verdicts of this moment. What they hang on is watched before it is looked at."""
+        self._confirm_at = 0.0
         if self._saves.may_configure:
             self._workspace.repo.__dict__.pop("config", None)
         session = self._workspace.session(self._options.overrides, self._options.compute)
@@ -268,7 +277,13 @@ class _Watch:
             if self._build is not None:
                 session.pins.adopt(self._build.look.session.pins)
             self._lookout.cover(self._saves.follow(session, options))
-            return look_at(session, options)
+            if not self._lookout.by_events:
+                self._saves.look_alone()
+            self._warmth.lend(session)
+            look = look_at(session, options)
+            self._warmth.keep(session)
+            self._confirm_at = time.monotonic() + _CONFIRM_S if self._warmth.trusting else 0.0
+            return look
         except BaseException:
             session.look_again()
             raise
@@ -368,7 +383,6 @@ class _Watch:
             self._face.ending(reached, self._saves.description())
         if reached or look.session.pipeline != this.look.session.pipeline:
             this.control.stop(reached)
-        look.session.look_again()
 
     def _wait(self) -> None:
         """Say that there is nothing to do, once."""
