@@ -404,6 +404,52 @@ def seal(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.parametrize("how", ["--depth=1", "--filter=blob:none"])
+def test_clones_that_lack_objects(team: Team, how: str) -> None:
+    """A shallow and a partial clone fetch runs, look at them, and send their own."""
+    team.ada.write("train.py", TRAIN + "    # two\n")
+    team.ada.commit("two")
+    team.ada.git("push", "-q")
+    run = team.build()
+    team.ada.pipe("push", "--runs", "--yes")
+    team.ada.run("git", "-C", str(team.hub), "config", "uploadpack.allowFilter", "true")
+    team.ada.git("clone", "-q", how, f"file://{team.hub}", "../carol")
+    carol = type(team.ada)(team.ada.path.parent / "carol", team.ada.home)
+    assert carol.pipe("fetch", "--runs", "--json").json()["runs"] == [run]
+    assert carol.pipe("logs", run).stdout == team.ada.pipe("logs", run).stdout
+    assert "# two" in carol.git("show", f"{PREFIX}{run}:train.py").stdout
+    carol.write("more.txt", "x\n")
+    own = carol.pipe("build", "--set", "lr=0.9", "--json").json()["run"]
+    sent = carol.pipe("push", "--runs", "--yes", "--json").json()
+    assert (sent["runs"], sent["untracked"]) == ([own], ["more.txt"])
+    assert team.ben.pipe("fetch", "--runs", "--json").json()["runs"] == [run, own]
+
+
+def test_sha256_repositories(repo: Repo) -> None:
+    repo.git("init", "-q", "--object-format=sha256", "-b", "main", "../long")
+    repo.git("init", "-q", "--object-format=sha256", "--bare", "-b", "main", "../long.git")
+    ada = type(repo)(repo.path.parent / "long", repo.home)
+    ada.write("pipeline.toml", PIPELINE)
+    ada.write("train.py", TRAIN)
+    ada.commit()
+    ada.git("remote", "add", "hub", "../long.git")
+    ada.git("push", "-q", "hub", "main")
+    run = ada.pipe("build", "--json").json()["run"]
+    assert ada.pipe("push", "--runs", "--yes", "--json").json()["logs"] == [run]
+    ada.git("clone", "-q", "../long.git", "../other")
+    other = type(repo)(repo.path.parent / "other", repo.home)
+    assert other.pipe("fetch", "--runs", "--json").json()["logs"] == [run]
+    assert other.pipe("show", run).stdout == ada.pipe("show", run).stdout
+
+
+def test_a_path_is_relative_to_the_current_folder(team: Team) -> None:
+    team.build()
+    (team.ada.path / "sub").mkdir()
+    assert team.ada.pipe("-C", "sub", "push", "--runs", "--yes", "../../hub.git", "--json").json()["remote"] == str(
+        team.hub
+    )
+
+
 # -- remotes ----------------------------------------------------------------------------------------------------------
 
 
