@@ -113,9 +113,9 @@ def _seed(repo: Repository, index: str) -> None:
 
 @dataclass(slots=True)
 class _Listing:
-    """untracked: files. repositories: nested ones that are not tracked. hidden: rows (`MODE ID STAGE\\tPATH`) of tracked
-    files that git was told not to look at: assume-unchanged, and skip-worktree where there is a file. submodules:
-    tracked as such. conflicted: whether a merge left entries of several sides."""
+    """untracked: files. repositories: nested ones that are not tracked. hidden: rows for `update-index --index-info` of
+    tracked files that git was told not to look at: assume-unchanged, and skip-worktree where there is a file.
+    submodules: tracked as such. conflicted: whether a merge left entries of several sides."""
 
     untracked: list[str] = field(default_factory=list)
     repositories: list[str] = field(default_factory=list)
