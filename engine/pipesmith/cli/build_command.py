@@ -9,10 +9,23 @@ from pipesmith.cli.console import console_for
 from pipesmith.cli.output import Output, reason_text, seconds_text
 from pipesmith.errors import UserError
 
+_EPILOG = """\
+`--rev` and `--experiment` build in a place of their own: a commit, or the work tree as it is with uncommitted and
+untracked files. What they make is in the cache and in history, so that `pipe checkout --run RUN --to DIR` has it, and
+a build of the same state runs nothing; files, index, branch and pipe.lock stay as they are. Data that git does not hold
+is taken from the workspace or the cache, for a commit only if it is what the lockfile there says. Both together build a
+commit as an experiment.
+
+`--since` builds the stages whose sources, inputs, params, commands or environments are not what they are at REV, and
+what reads what those make. Others are left alone, stale or not, and are not in the result; what a stage that runs needs
+of them is restored, or made, where it is not there. A REV without a pipeline.toml means every stage.
+"""
+
 __all__ = ["add_arguments", "pairs", "run", "summary"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
     add = parser.add_argument
     add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: the targets of pipeline.toml")
     add("-j", "--jobs", type=int, metavar="N", help="most stages at once; default: the cores")

@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
 from pipesmith.git.snapshot import commit_tree, write_snapshot
 from pipesmith.git.submodules import submodule_reader
-from pipesmith.retention.places import place, sweep_places
+from pipesmith.retention.places import REGISTERING, place, sweep_places
 from pipesmith.store.modes import prepare
 from pipesmith.workspace.recording import snapshot_of
 from pipesmith.workspace.workspace import PIPELINE_NAME, Workspace
@@ -169,7 +169,11 @@ def work_tree_elsewhere(
         empty = repo.run("hash-object", "-t", "tree", "-w", "--stdin", input=b"").decode().strip()
         commit = commit_tree(repo, empty, None, "before the first commit\n")
     with _terminable(), _worktree(workspace, commit, made) as other:
-        _copy_work_tree(repo, other.repo, workspace.prefix, left_out)
+        with _told(workspace):
+            _copy_work_tree(repo, other.repo, workspace.prefix, left_out)
+            if not os.path.lexists(os.path.join(other.root, PIPELINE_NAME)):  # git ignores it
+                os.makedirs(other.root, exist_ok=True)
+                shutil.copy2(os.path.join(workspace.root, PIPELINE_NAME), other.root)
         yield other
 
 
@@ -178,22 +182,23 @@ def _worktree(workspace: Workspace, commit: str, made: Mapping[str, Any]) -> Ite
     repo = workspace.repo
     prepare(workspace.pipe_dir, repo.config.get("core.sharedrepository"))
     sweep_places(workspace.pipe_dir, repo.common_dir, workspace.locks)
-    with _told(workspace), _held_at_end(place(workspace.pipe_dir, repo.common_dir, workspace.locks)) as folder:
-        top = os.path.join(folder, os.path.basename(repo.top).removesuffix(".git") or "workspace")
-        other = add_work_tree(repo, top, commit)
-        fill(other, made["tree"], workspace.prefix)
-        root = other.top if workspace.prefix == "." else os.path.join(other.top, workspace.prefix)
-        seen_at = workspace.root
-        aside = None
-        if repo.is_bare or not os.path.isdir(workspace.root):
-            aside = tempfile.mkdtemp(prefix="pipe-place-")
-            seen_at = os.path.join(os.path.realpath(aside), os.path.basename(root))
-            os.mkdir(seen_at)
-        try:
-            yield Workspace(other, root, Place(folder=folder, of=workspace, seen_at=seen_at, **made))
-        finally:
-            if aside is not None:
-                shutil.rmtree(aside, ignore_errors=True)
+    with ExitStack() as stack:
+        with _told(workspace):
+            folder = stack.enter_context(
+                _held_at_end(place(workspace.pipe_dir, repo.common_dir, workspace.locks)),
+            )
+            top = os.path.join(folder, os.path.basename(repo.top).removesuffix(".git") or "workspace")
+            with workspace.locks.shared(REGISTERING):
+                other = add_work_tree(repo, top, commit)
+            fill(other, made["tree"], workspace.prefix)
+            root = other.top if workspace.prefix == "." else os.path.join(other.top, workspace.prefix)
+            seen_at = workspace.root
+            if repo.is_bare or not os.path.isdir(workspace.root):
+                aside = os.path.realpath(tempfile.mkdtemp(prefix="pipe-place-"))
+                stack.callback(shutil.rmtree, aside, ignore_errors=True)
+                seen_at = os.path.join(aside, os.path.basename(root))
+                os.mkdir(seen_at)
+        yield Workspace(other, root, Place(folder=folder, of=workspace, seen_at=seen_at, **made))
 
 
 @contextmanager
