@@ -14,12 +14,13 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.build.interrupts import Interrupts
+from pipesmith.build.place import PREFIX as UNPLACED
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.detached import add_work_tree, fill, gitlinks, make_nested
 from pipesmith.git.objects import ObjectReader
@@ -34,6 +35,7 @@ from pipesmith.workspace.workspace import PIPELINE_NAME, Workspace
 if TYPE_CHECKING:
     from pipesmith.build.control import Control
     from pipesmith.events import Event
+    from pipesmith.pipeline.model import Pipeline
     from pipesmith.workspace.plan import BuildOptions
     from pipesmith.workspace.results import BuildResult
 
@@ -155,7 +157,8 @@ def work_tree_elsewhere(
     if repo.is_bare:
         raise UserError("a bare repository has no work tree", "build a commit: `pipe build --rev REV`")
     prepare(workspace.pipe_dir, repo.config.get("core.sharedrepository"))
-    tree, left_out = snapshot_of(workspace.session(overrides))
+    session = workspace.session(overrides)
+    tree, left_out = snapshot_of(session)
     commit = repo.head()
     made = {
         "tree": tree,
@@ -170,7 +173,7 @@ def work_tree_elsewhere(
         commit = commit_tree(repo, empty, None, "before the first commit\n")
     with _terminable(), _worktree(workspace, commit, made) as other:
         with _told(workspace):
-            _copy_work_tree(repo, other.repo, workspace.prefix, left_out)
+            _copy_work_tree(repo, other.repo, workspace.prefix, _sources(session.pipeline, workspace.prefix))
             if not os.path.lexists(os.path.join(other.root, PIPELINE_NAME)):  # git ignores it
                 os.makedirs(other.root, exist_ok=True)
                 shutil.copy2(os.path.join(workspace.root, PIPELINE_NAME), other.root)
@@ -276,22 +279,23 @@ def _fill_links(reader: ObjectReader, target: Repository, links: list[tuple[str,
         _fill_links(inner, nested, gitlinks(nested))
 
 
-def _copy_work_tree(source: Repository, target: Repository, prefix: str, left_out: Mapping[str, str]) -> None:
+def _copy_work_tree(source: Repository, target: Repository, prefix: str, wanted: Sequence[str] | None) -> None:
     """Bring what a snapshot's tree lacks: repositories inside as they are, and untracked files that no snapshot keeps
-    (too big, or secret) though stages are given them."""
+    (too big, secret, data) though stages are given them as source.
+
+    wanted: where stages look, relative to the top; None for everywhere."""
     from pipesmith.executors.copying import copy_any
 
-    within = "" if prefix == "." else f"{prefix}/"
     nested = [path for path, _commit in gitlinks(target, prefix)]
-    for path, reason in left_out.items():
-        if not path.startswith(within) or reason in ("a data input", "a cached output", "can't be read"):
-            continue
-        if reason.startswith("a nested repository"):
-            nested.append(path)
-        elif not reason.startswith("a submodule"):
+    where = [f":(top,literal){path}" if path else "." for path in wanted] if wanted is not None else ["."]
+    if where:
+        listed = source.run("ls-files", "-z", "-o", "--exclude-standard", "--", *where)
+        for path in os.fsdecode(listed).split("\0")[:-1]:
             there = os.path.join(target.top, path)
-            os.makedirs(os.path.dirname(there), exist_ok=True)
-            if os.path.lexists(os.path.join(source.top, path)) and not os.path.lexists(there):
+            if path.endswith("/"):
+                nested.append(path.rstrip("/"))
+            elif f"/{UNPLACED}" not in f"/{path}" and not os.path.lexists(there):
+                os.makedirs(os.path.dirname(there), exist_ok=True)
                 copy_any(os.path.join(source.top, path), there, read_only=False, stop=lambda: False)
     for path in nested:
         here = os.path.join(source.top, path)
@@ -299,11 +303,21 @@ def _copy_work_tree(source: Repository, target: Repository, prefix: str, left_ou
             continue  # not checked out
         inner = Repository.discover(here, nested=True)
         index = os.path.join(target.git_dir, f"index-{os.getpid()}")
-        tree, missing = write_snapshot(
+        tree, _missing = write_snapshot(
             inner, index, left_out={}, max_file_bytes=20_000_000, ignores=lambda _path: False
         )
         made = make_nested(inner, os.path.join(target.top, path), tree, inner.head())
-        _copy_work_tree(inner, made, ".", missing)
+        _copy_work_tree(inner, made, ".", None)
+
+
+def _sources(pipeline: Pipeline, prefix: str) -> list[str]:
+    """Return where stages look for their code, relative to the top of the work tree, `` for all of it."""
+    found: dict[str, None] = {}
+    for stage in pipeline.stages.values():
+        for path in (*stage.source, *stage.hash_paths, *([stage.notebook] if stage.notebook else ())):
+            whole = os.path.normpath(os.path.join(prefix, path))
+            found["" if whole == "." else whole] = None
+    return list(found)
 
 
 # -- builds -----------------------------------------------------------------------------------------------------------
