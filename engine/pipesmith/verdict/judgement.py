@@ -5,7 +5,7 @@ One code for the work tree and for a commit: it takes a Tree and cannot tell whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pipesmith.digest import Digest
@@ -31,7 +31,7 @@ class Outside:
     environment(stage): (text that stands for what it resolved to or None without one, a reason where it is not known).
     dataset(name): the pinned digest, or None where there is no pin that holds.
     within(digest, path, workspace path): digest of a path inside a folder's content, None where it has no such path.
-    notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key).
+    notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key). beside(path): what lies in its folder.
     """
 
     environment: Callable[[Stage], tuple[str | None, Reason | None]]
@@ -39,6 +39,7 @@ class Outside:
     within: Callable[[Digest, str, str], Digest | None]
     notebook: Callable[[bytes], str]
     metric_at: Callable[[str, str, str], float | None]
+    beside: Callable[[str], Iterable[str]] = lambda _path: ()
 
 
 class Judgement:
@@ -167,7 +168,7 @@ class Judgement:
         if found.problem is not None:
             problems.append((key, found.problem, None))
         elif found.digest is None:
-            near = nearest(part.place, self.pipeline.output_paths)
+            near = nearest(part.place, [*self.pipeline.output_paths, *self.outside.beside(part.place)])
             help = f"did you mean `{near}`?" if near else "put it there, or name what makes it: `stage:NAME.OUTPUT`"
             problems.append((key, f"`{part.place}` does not exist and no stage makes it", help))
         return found

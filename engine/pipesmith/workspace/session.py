@@ -189,6 +189,14 @@ class Session:
         entry = lockfile.stages.get(stage) if lockfile else None
         return entry.metrics.get(key) if entry else None
 
+    def beside(self, path: str) -> list[str]:
+        """Return what lies in the folder of a workspace path, none where there is no such folder."""
+        folder = os.path.dirname(path)
+        try:
+            return [os.path.join(folder, name) for name in os.listdir(os.path.join(self.workspace.root, folder))]
+        except OSError:
+            return []
+
     def judgement(self, *, building: bool = False, lenient: bool = False, restore: bool = True) -> Judgement:
         """Return what judges the stages of this work tree."""
         from pipesmith.build.notebook import notebook_source_id
@@ -208,6 +216,7 @@ class Session:
             within=self.within,
             notebook=notebook_source_id,
             metric_at=self.metric_at,
+            beside=self.beside,
         )
         return Judgement(self.pipeline, self.tree, self.lockfile, question, outside)
 
