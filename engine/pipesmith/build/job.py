@@ -363,6 +363,8 @@ class StageJob:
 
     def _owe(self, outs: tuple[LockedOut, ...]) -> None:
         """Note what `to` asks for before the stage counts as done, so that a kill after it loses no delivery."""
+        if not self._build.choices.deliver:
+            return
         for to in self._deliveries().owe(self._stage, outs, run=self._build.run, git=self._build.git):
             self._build.notice(
                 "warning",
@@ -371,6 +373,8 @@ class StageJob:
             )
 
     def _deliver(self) -> None:
+        if not self._build.choices.deliver:
+            return
         for place in self._deliveries().pay(self._stage.name):
             self._build.notice("info", f"`{self._stage.name}` delivered to {place}", stage=self._stage.name)
 

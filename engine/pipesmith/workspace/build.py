@@ -98,7 +98,8 @@ class _Build:
         if self.options.dry_run:
             return planned_result(plan)
         remark(session, plan.stages, self.notice)
-        undelivered = self._deliver_owed(session, [name for name, verdict in plan.verdicts.items() if verdict.fresh])
+        fresh = [name for name, verdict in plan.verdicts.items() if verdict.fresh]
+        undelivered = self._deliver_owed(session, fresh) if self.options.deliver else None
         result = self._build(plan)
         if undelivered is not None and result.status in ("succeeded", "up-to-date"):
             raise undelivered
@@ -252,6 +253,7 @@ class _Build:
                 held=options.held,
                 restore=options.restore,
                 allow_missing=options.allow_missing,
+                deliver=options.deliver,
             ),
             listener=self.listener,
             environment=lambda stage: session.pins.materialise(stage, self.notice),

@@ -362,7 +362,8 @@ def _fresh_already(workspace: Workspace, commit: str, options: BuildOptions) -> 
     named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
     wanted = wanted_stages(pipeline, named, options)
     owner = Place(folder="", of=workspace, seen_at="", tree="", revision=commit).owner
-    if Deliveries.of(folder, workspace.root, pipeline.datastores, store, owner=owner).owed(wanted):
+    deliveries = Deliveries.of(folder, workspace.root, pipeline.datastores, store, owner=owner)
+    if options.deliver and deliveries.owed(wanted):
         return None
     stages = []
     for name in wanted:
