@@ -5,13 +5,17 @@ Where the tests are run by an ordinary user, all others show the same; here root
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
 from tests.conftest import Repo
-from tests.users import EVE, needs_root, run_as
+from tests.users import User, needs_root, run_as
 
 pytestmark = needs_root
+
+# An own user of this test process: whose processes are left is asked below.
+DAN = User("dan", 1_000_000 + os.getpid(), (1_000_000 + os.getpid(),))
 
 PIPELINE = """
     [stage.make]
@@ -44,27 +48,27 @@ def mine(request: pytest.FixtureRequest, repo: Repo, monkeypatch: pytest.MonkeyP
     repo.write("secret.txt", "1\n")
     repo.commit()
     repo.git("config", "--global", "safe.directory", "*")
-    subprocess.run(["chown", "-R", str(EVE.uid), repo.path], check=True)
+    subprocess.run(["chown", "-R", str(DAN.uid), repo.path], check=True)
     return repo
 
 
 def test_what_a_stage_can_and_can_not(mine: Repo) -> None:
     """It is the user, sees what it declared, can't write its inputs, and leaves no process; read-only outputs are
     taken in, restored and replaced."""
-    assert run_as(mine, EVE, "pipe", "build", "--json").stages() == {"make": "ran", "use": "ran"}
-    assert mine.read("out/who") == f"{EVE.uid}\n" and mine.read("out/o") == "1\n"
+    assert run_as(mine, DAN, "pipe", "build", "--json").stages() == {"make": "ran", "use": "ran"}
+    assert mine.read("out/who") == f"{DAN.uid}\n" and mine.read("out/o") == "1\n"
     assert mine.read("src/x") == "1\n" and mine.read("data/n.txt") == "1\n"
-    left = subprocess.run(["pgrep", "-u", str(EVE.uid)], capture_output=True, text=True)
+    left = subprocess.run(["pgrep", "-u", str(DAN.uid)], capture_output=True, text=True)
     assert left.stdout == ""
-    assert run_as(mine, EVE, "pipe", "build", "--json").json()["status"] == "up-to-date"
-    run_as(mine, EVE, "sh", "-c", "rm -f data/n.txt; echo 2 > data/n.txt")
-    assert run_as(mine, EVE, "pipe", "build", "--json").stages() == {"make": "ran", "use": "ran"}
+    assert run_as(mine, DAN, "pipe", "build", "--json").json()["status"] == "up-to-date"
+    run_as(mine, DAN, "sh", "-c", "rm -f data/n.txt; echo 2 > data/n.txt")
+    assert run_as(mine, DAN, "pipe", "build", "--json").stages() == {"make": "ran", "use": "ran"}
     assert mine.read("out/d/deep/n") == mine.read("out/o") == "2\n"
-    run_as(mine, EVE, "sh", "-c", "echo 1 > data/n.txt; chmod -R u+w out; rm -rf out")
-    assert run_as(mine, EVE, "pipe", "build", "--json").stages() == {"make": "restored", "use": "restored"}
+    run_as(mine, DAN, "sh", "-c", "echo 1 > data/n.txt; chmod -R u+w out; rm -rf out")
+    assert run_as(mine, DAN, "pipe", "build", "--json").stages() == {"make": "restored", "use": "restored"}
     assert mine.read("out/d/deep/n") == "1\n"
     for command in ("verify --full", "gc --keep-days 0", "status --check"):
-        assert "denied" not in run_as(mine, EVE, "pipe", *command.split()).stderr
+        assert "denied" not in run_as(mine, DAN, "pipe", *command.split()).stderr
 
 
 def test_a_stage_that_fails_leaves_what_even_its_owner_must_open_first(mine: Repo) -> None:
@@ -79,8 +83,8 @@ def test_a_stage_that_fails_leaves_what_even_its_owner_must_open_first(mine: Rep
         """,
     )
     for _ in range(2):
-        assert run_as(mine, EVE, "pipe", "build", "--json", check=False).stages() == {"a": "failed"}
+        assert run_as(mine, DAN, "pipe", "build", "--json", check=False).stages() == {"a": "failed"}
     assert not mine.exists("out/o")
-    run_as(mine, EVE, "sh", "-c", "echo 2 > src/x")
-    assert run_as(mine, EVE, "pipe", "build", "--json").stages() == {"a": "ran"}
+    run_as(mine, DAN, "sh", "-c", "echo 2 > src/x")
+    assert run_as(mine, DAN, "pipe", "build", "--json").stages() == {"a": "ran"}
     assert not list((mine.pipe_dir / "tmp").glob("stage-*")) and not list((mine.pipe_dir / "tmp").glob("failed/*"))
