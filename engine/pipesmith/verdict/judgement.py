@@ -44,10 +44,16 @@ class Outside:
 
 class Judgement:
     """Judges stages one by one. The results of the stages before them are told by `settle`, or known from their own
-    verdicts."""
+    verdicts. known: results that are settled already."""
 
     def __init__(
-        self, pipeline: Pipeline, tree: Tree, lockfile: Lockfile, question: Question, outside: Outside
+        self,
+        pipeline: Pipeline,
+        tree: Tree,
+        lockfile: Lockfile,
+        question: Question,
+        outside: Outside,
+        known: Mapping[str, Result] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.tree = tree
@@ -55,7 +61,7 @@ class Judgement:
         self.question = question
         self.outside = outside
         self.left_alone: frozenset[str] = frozenset()  # stages whose locked outputs count, whatever else is so
-        self._results: dict[str, Result] = {}
+        self._results: dict[str, Result] = dict(known or {})
 
     def settle(self, stage: str, outs: tuple[LockedOut, ...], metrics: Mapping[str, float]) -> None:
         """Say what a stage has now: judged stages after it use it."""
