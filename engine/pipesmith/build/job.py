@@ -38,8 +38,9 @@ from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Seen, Verdict
 
-__all__ = ["REJUDGE", "JobRunner", "StageJob", "lock_entry"]
+__all__ = ["CHANGED", "REJUDGE", "JobRunner", "StageJob", "lock_entry"]
 
+CHANGED = "changed while the stage ran"  # how the error ends
 REJUDGE = "rejudge"  # what the stage was judged by is not what lies there now: nothing was run
 
 
@@ -194,7 +195,7 @@ class StageJob:
                     changed = evidence.changed(at_end=True)
                     if changed:
                         remove(scratch)
-                        raise StageError(f"{', '.join(changed)} changed while the stage ran", "build again")
+                        raise StageError(f"{', '.join(changed)} {CHANGED}", "build again")
                     self._finish(outcome, result)
                     aside.commit()
             if result.ok:

@@ -243,6 +243,7 @@ class _Watch:
             self._again = True
             self._interrupt(running, look)
             return
+        self._memory.settle(look)
         written = self._saves.written
         reached = self._memory.reached(look, written)
         if not reached and self._refused is None and self._begun:
@@ -377,7 +378,8 @@ class _Watch:
         reached = [
             name
             for name, key in running.items()
-            if name not in look.verdicts or look.key(name) is None or look.key(name) != key
+            if (name not in look.verdicts or look.key(name) is None or look.key(name) != key)
+            and this.look.stage(name).sandbox  # what writes into the workspace itself may be what was "saved"
         ]
         if reached:
             self._face.ending(reached, self._saves.description())
