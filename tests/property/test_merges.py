@@ -205,6 +205,6 @@ def test_merges(repo: Repo, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1000, 1300))
+@pytest.mark.parametrize("seed", range(1000, 1100))
 def test_many_merges(repo: Repo, seed: int) -> None:
     live(repo, seed)
