@@ -100,6 +100,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         console.close()
     if out.json_mode:
         out.json(result.as_json())
+    elif arguments.since and not result.stages:
+        out.line(f"up to date: what differs from {arguments.since} reaches no stage")
     else:
         summary(result, out, arguments.dry_run, console.finished)
     if result.status == "up-to-date" and not out.said_more and arguments.since is None:
