@@ -123,6 +123,30 @@ def test_a_colleague_sees_runs_logs_metrics_and_differences(team: Team) -> None:
     assert "sorry" in (team.ben.path.parent / "then/train.py").read_text()
 
 
+def test_experiments_and_tags_are_shown_and_filtered(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fetched runs as of one's own."""
+    seal(team, monkeypatch)
+    ada = Records(team.ada)
+    ada.write(experiment="wide", tags={"team": "blue"}, branch="side")
+    ada.write(
+        id="20261124-220002-bbbbbbbb",
+        branch="main",
+        status="failed",
+        stages=[StageRecord(name="train", status="failed")],
+    )
+    team.ada.pipe("push", "--runs", "--yes")
+    team.ben.pipe("fetch", "--runs")
+
+    def found(*args: str) -> list[str]:
+        return [each["id"][-8:] for each in team.ben.pipe("runs", "--json", *args).json()["runs"]]
+
+    assert found("--experiment", "wide") == found("--tag", "team=blue") == found("--branch", "side") == ["aaaaaaaa"]
+    assert found("--failed") == found("--stage", "train") == found("-n", "1") == ["bbbbbbbb"]
+    assert "wide" in team.ben.pipe("runs").stdout
+    shown = team.ben.pipe("show", "aaaaaaaa").stdout
+    assert "experiment wide" in shown and "team=blue" in shown
+
+
 def test_metrics_of_a_run(team: Team) -> None:
     run = team.build("--set", "lr=0.7")
     assert team.ada.pipe("metrics", run, "--json").json() == {"metrics": {run: {"train": {"report:auc": 0.7}}}}
