@@ -389,6 +389,9 @@ def test_what_is_no_run_is_not_fetched(team: Team, monkeypatch: pytest.MonkeyPat
         "`refs/pipe/runs/plain` at `origin` is no run",
     ]
     assert set(Records(team.ben).refs) == {f"{PREFIX}{good.id}", f"{PREFIX}later"}
+    listed = team.ben.pipe("runs", "--json")
+    assert [each["id"] for each in listed.json()["runs"]] == [good.id]
+    assert "run later is left out: a run record of version 9" in listed.stderr
 
 
 def test_logs_from_elsewhere_stay_in_their_folder(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     if arguments.n < 1:
         raise UserError("`-n` needs a number of at least 1", "write `-n 20`")
-    runs = Workspace.open(".").runs(
+    workspace = Workspace.open(".")
+    runs = workspace.runs(
         arguments.n,
         stage=arguments.stage,
         failed=arguments.failed,
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         since=_moment(arguments.since),
         until=_moment(arguments.until),
     )
+    for text in workspace.run_store.notices:
+        out.warn(text)
     if out.json_mode:
         out.json({"runs": [record.as_json() for record in runs]})
         return 0
