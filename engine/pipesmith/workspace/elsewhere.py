@@ -174,6 +174,11 @@ def work_tree_elsewhere(
 @contextmanager
 def _worktree(workspace: Workspace, commit: str, made: Mapping[str, Any]) -> Iterator[Workspace]:
     repo = workspace.repo
+    if os.environ.get("GIT_QUARANTINE_PATH"):
+        raise EnvironmentFailure(
+            "what is being pushed can't be built before it is accepted: git allows no work tree of it",
+            "build it in the hook `post-receive`; `pipe status --rev` judges it before",
+        )
     prepare(workspace.pipe_dir, repo.config.get("core.sharedrepository"))
     sweep_places(workspace.pipe_dir, repo.common_dir, workspace.locks)
     with ExitStack() as stack:
