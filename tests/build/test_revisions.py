@@ -260,3 +260,24 @@ def test_edits_that_do_not_count(repo, chain) -> None:
     commit = repo.commit()
     assert states(repo) == {"a": "fresh", "b": "fresh", "c": "fresh"}
     assert repo.pipe("status", "--rev", f"main..{commit}", "--check").returncode == 0
+
+
+def test_a_new_file_that_was_built_with_and_never_committed(repo) -> None:
+    """It was in the folder when the lock was written; a commit without it is another content, and so stale."""
+    repo.write("data/a", "1\n")
+    repo.write(
+        "pipeline.toml",
+        '[stage.a]\nrun = "cat {inputs.d}/* > {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "o.txt" }\n',
+    )
+    repo.commit()
+    repo.write("data/new", "2\n")
+    repo.pipe("build")
+    (repo.path / "data/new").rename(repo.home / "new")
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "stale"}
+    assert repo.pipe("status", "--json").stages(key="state") == {"a": "stale"}
+    (repo.home / "new").rename(repo.path / "data/new")
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "fresh"}
+    assert repo.pipe("status", "--rev", "HEAD~1", "--json").stages(key="state") == {"a": "stale"}
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"

@@ -246,11 +246,11 @@ class WorkTree:
         problem = None
         for name in look.links():
             problem = problem or self._link_problem(f"{path}/{name}" if path else name)
-        tracked = self._tracked_builder()
         git = None
-        if tracked.is_folder(path):
-            self._files.prepare(tracked.files_below(path))
-            git = tracked.tree_id(path)
+        if self._tracked_builder().is_folder(path):
+            held = self._held_builder()  # the digest counts what is not tracked yet, so its id must
+            self._files.prepare(held.files_below(path))
+            git = held.tree_id(path)
         unseen = self._unseen(path)
         if unseen:
             digest = self._as_git_stores(path, look.entries(), unseen)
