@@ -287,6 +287,36 @@ def _peer(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
         shutil.rmtree(command.cwd)
 
 
+def _push(tools: Tools, sizes: Sizes) -> Iterator[Row]:
+    """A push of a commit that was just built and committed, and of one that was pushed before: what the gate takes."""
+    shape = sizes.no_ops[1]
+    repo = tools.built("pipe", shape)
+    lines = tools.work / "push-lines"
+    numbers = iter(range(1000))
+
+    def told() -> str:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repo, capture_output=True, text=True, check=True)
+        return f"refs/heads/main {head.stdout.strip()} refs/heads/main {'0' * 40}\n"
+
+    def change() -> None:
+        (repo / "src/s7/f0").write_text(f"edit {next(numbers)}\n")
+        run_once(tools.command("pipe", repo), environment())
+        commit(repo)
+        lines.write_text(told())
+
+    gate = ["/bin/sh", "-c", f'exec "{tools.pipe}" hooks run pre-push origin url < "{lines}"']
+    commands = {
+        "pipe": Command(args=gate, cwd=repo, before=change),
+        "again": Command(args=gate, cwd=repo),
+        "git": tools.command("git", repo),
+    }
+    found = alternate(commands, rounds=sizes.rounds)
+    shutil.rmtree(repo)
+    for name, what in (("pipe", "a new commit is pushed"), ("again", "a commit is pushed once more")):
+        value = found[name].ratio(found["git"])
+        yield Row(what=f"{what}, {shape} / `git status`", value=value, unit="×", bound=5, aim=3, detail=_ms(**found))
+
+
 GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "version": _version,
     "no-op": _no_ops,
@@ -294,6 +324,7 @@ GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "trivial": _trivial_stages,
     "fingerprint": _first_fingerprint,
     "restore": _restore,
+    "push": _push,
     "peers": _peers,
 }
 

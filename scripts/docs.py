@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from pipesmith.cli.commands import COMMANDS
-from pipesmith.cli.main import command_parser
+from pipesmith.cli.parsing import command_parser
 from pipesmith.pipeline.schema import json_schema
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -402,6 +402,31 @@ def test_a_broken_expectation_is_a_number_all_the_same(base: Repo) -> None:
     assert told["commit"]["id"] == culprit and told["stage"] == "prepare"
 
 
+def test_nothing_is_delivered(repo: Repo, toml, tmp_path: Path) -> None:
+    """Old results do not go where `to` says; a build of the commit delivers then. `reuse = false` runs nothing again."""
+    blob = tmp_path / "blob"
+    blob.mkdir()
+    toml(f"""
+        [datastore.blob]
+        url = "file://{blob}"
+        [stage.score]
+        source = "report.txt"
+        run = "NOTE(score) && cp report.txt {{outputs.report}}"
+        outputs = {{ report = {{ path = "out/report.json", to = "blob:reports/" }} }}
+        metrics = ["report"]
+        reuse = false
+    """)
+    story = Story(repo, built=False)
+    for number in (90, 90, 10, 10):
+        repo.write("report.txt", f'{{"auc": {number}}}')
+        repo.write("notes.md", f"{len(story.commits)}")
+        story.tell()
+    assert below(repo, story.commits[0], "HEAD")["commit"]["id"] == story.commits[2]
+    assert repo.ran() == ["score", "score"] and list(blob.iterdir()) == []
+    repo.pipe("build")
+    assert [path.name for path in blob.rglob("*.json")] == ["report.json"]
+
+
 # -- a stage that fails -----------------------------------------------------------------------------------------------
 
 

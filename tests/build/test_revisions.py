@@ -134,21 +134,150 @@ def test_a_branch_a_tag_and_a_broken_pipeline(repo, chain) -> None:
     assert done.returncode == 2 and "pipeline.toml:2" in done.stderr
 
 
-def test_a_range(repo, chain) -> None:
-    """`--rev A..B`: each commit of the range by its own lock; --check fails if one of them is stale."""
-    first = repo.commit("no lock")
+def test_params_of_the_environment_are_not_asked(repo, toml) -> None:
+    """PIPE_PARAM_* are not asked: what they would change in the work tree does not count at a commit."""
+    toml("""
+        [params]
+        p = 1
+        [stage.a]
+        run = "echo {params.p} > {outputs.o}"
+        outputs = { o = "o" }
+    """)
     repo.pipe("build")
-    second = repo.commit("built")
-    third = repo.commit("nothing")
-    told = repo.pipe("status", "--rev", f"{first}..HEAD", "--check", "--json").json()["commits"]
-    assert [entry["revision"] for entry in told] == [second, third]
-    assert {stage["state"] for entry in told for stage in entry["stages"]} == {"fresh"}
+    repo.commit()
+    env = {"PIPE_PARAM_p": "2"}
+    assert repo.pipe("status", "--json", env=env).stages(key="state") == {"a": "stale"}
+    for _look in range(2):
+        told = repo.pipe("status", "--rev", "HEAD", "--json", env=env)
+        assert told.stages(key="state") == {"a": "fresh"}
+        assert told.stdout == repo.pipe("status", "--rev", "HEAD", "--json").stdout
+
+
+def test_the_action_cache_and_the_network_are_not_asked(repo, chain) -> None:
+    """What is known here of other results makes nothing fresh or restorable there."""
+    repo.pipe("build")
+    repo.commit("first")
     repo.write("a.txt", "2x")
-    stale = repo.commit("stale")
     repo.pipe("build")
-    repo.commit("mended")
-    assert repo.pipe("status", "--rev", "HEAD~1..HEAD", "--check").returncode == 0
-    done = repo.pipe("status", "--rev", f"{third}..main", "--check", check=False)
-    assert done.returncode == 1 and f"commit {stale}" in done.stdout
-    assert repo.pipe("status", "--rev", "nope..HEAD", check=False).returncode == 2
-    assert repo.pipe("status", "--rev", "HEAD...HEAD", check=False).returncode == 2
+    repo.git("checkout", "-q", "pipe.lock")
+    repo.commit("without its lock")
+    assert repo.pipe("status", "--json").stages(key="state")["a"] == "restorable"
+    assert states(repo) == {"a": "stale", "b": "pending", "c": "pending"}
+
+
+def test_a_committed_output_that_differs_from_the_lock(repo, toml) -> None:
+    """It is `output-changed`: for a file and for a folder, whatever lies in the work tree."""
+    toml("""
+        [stage.a]
+        run = "echo 1 > {outputs.o}; mkdir {outputs.d}; echo 2 > {outputs.d}/x"
+        outputs = { o = { path = "o", cache = false }, d = { path = "d", cache = false } }
+    """)
+    repo.pipe("build")
+    repo.commit()
+    assert states(repo) == {"a": "fresh"}
+    for path in ("o", "d/x"):
+        before = repo.read(path)
+        repo.write(path, "by hand\n")
+        repo.commit()
+        repo.write(path, before)
+        done = repo.pipe("status", "--rev", "HEAD", "--check", "--json", check=False)
+        assert done.returncode == 1 and done.why("a") == [("output-changed", path.partition("/")[0])]
+        repo.commit("put back")
+        assert states(repo) == {"a": "fresh"}
+    repo.git("rm", "-rq", "--cached", "o", "d")
+    repo.git("commit", "-qm", "outputs are not committed")
+    assert states(repo) == {"a": "fresh"}
+
+
+def test_a_broken_expectation_is_named(repo, toml) -> None:
+    """It makes --check exit 1 and names the metric, though the stage is fresh; `vs` too."""
+    toml("""
+        [stage.a]
+        source = "n"
+        run = "cat n > {outputs.m}"
+        metrics = ["m"]
+        outputs = { m = "m.json" }
+    """)
+    repo.write("n", '{"auc": 0.9}')
+    repo.pipe("build")
+    repo.commit("good")
+    repo.git("branch", "good")
+    repo.write("n", '{"auc": 0.5}')
+    repo.pipe("build")
+    repo.commit("worse")
+    assert repo.pipe("status", "--rev", "HEAD", "--check").returncode == 0
+    text = repo.read("pipeline.toml")
+    for bound, says in (
+        ("{ min = 0.8 }", "`m:auc` is 0.5, expected at least 0.8"),
+        ('{ vs = "good", drop = 0.1 }', "`m:auc` is 0.5, at `good` it is 0.9: a drop of more than 0.1"),
+        ("{ max = 0.1 }", "`m:auc` is 0.5, expected at most 0.1"),
+    ):
+        repo.write("pipeline.toml", f'{text}[stage.a.expect]\n"m:auc" = {bound}\n')
+        repo.commit()
+        done = repo.pipe("status", "--rev", "HEAD", "--check", check=False)
+        assert done.returncode == 1 and says in done.stdout
+        assert states(repo) == {"a": "fresh"}
+    repo.write("pipeline.toml", f'{text}[stage.a.expect]\n"m:auc" = {{ min = 0.1, vs = "nowhere" }}\n')
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--check").returncode == 0
+
+
+def test_a_path_inside_a_folder_that_changed_beside_it(repo, toml) -> None:
+    """A stage that reads one file of a folder stays fresh when another one changes: at the commit as in the work tree."""
+    toml("""
+        [stage.a]
+        source = ["x", "y"]
+        run = "mkdir {outputs.d}; cp x y {outputs.d}"
+        outputs = { d = "d" }
+        [stage.b]
+        run = "NOTE(b) && cat {inputs.i} > {outputs.o}"
+        inputs = { i = "d/x" }
+        outputs = { o = "o" }
+    """)
+    repo.write("x", "x\n")
+    repo.write("y", "y\n")
+    repo.pipe("build")
+    repo.commit()
+    assert states(repo) == {"a": "fresh", "b": "fresh"}
+    repo.write("y", "other\n")
+    repo.ran()
+    repo.pipe("build")
+    assert repo.ran() == []
+    repo.commit()
+    assert repo.pipe("status", "--json").stages(key="state") == {"a": "fresh", "b": "fresh"}
+    assert states(repo) == {"a": "fresh", "b": "fresh"}
+
+
+def test_edits_that_do_not_count(repo, chain) -> None:
+    """Comments, key order, desc, resources and the branch: nothing that counts has changed."""
+    repo.pipe("build")
+    repo.commit()
+    repo.git("checkout", "-qb", "other")
+    text = repo.read("pipeline.toml")
+    repo.write(
+        "pipeline.toml", "# a remark\n" + text.replace("[stage.b]", "[stage.b]\ndesc = 'b'\nresources = { cpus = 1 }")
+    )
+    commit = repo.commit()
+    assert states(repo) == {"a": "fresh", "b": "fresh", "c": "fresh"}
+    assert repo.pipe("status", "--rev", f"main..{commit}", "--check").returncode == 0
+
+
+def test_a_new_file_that_was_built_with_and_never_committed(repo) -> None:
+    """It was in the folder when the lock was written; a commit without it is another content, and so stale."""
+    repo.write("data/a", "1\n")
+    repo.write(
+        "pipeline.toml",
+        '[stage.a]\nrun = "cat {inputs.d}/* > {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "o.txt" }\n',
+    )
+    repo.commit()
+    repo.write("data/new", "2\n")
+    repo.pipe("build")
+    (repo.path / "data/new").rename(repo.home / "new")
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "stale"}
+    assert repo.pipe("status", "--json").stages(key="state") == {"a": "stale"}
+    (repo.home / "new").rename(repo.path / "data/new")
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "fresh"}
+    assert repo.pipe("status", "--rev", "HEAD~1", "--json").stages(key="state") == {"a": "stale"}
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"

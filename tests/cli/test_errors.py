@@ -37,6 +37,9 @@ CALLS: dict[str, list[str]] = {
     "shell": ["shell", "a"],
     "lock": ["lock", "resolve"],
     "hooks": ["hooks", "install"],
+    "wait": ["wait", "latest"],
+    "cancel": ["cancel", "latest"],
+    "compute": ["compute", "ls"],
 }
 
 
@@ -277,6 +280,9 @@ def test_status_shows_problems_as_errors_are_shown(repo: Repo) -> None:
             "help": "did you mean `out/clean.csv`?",
         }
     ]
+    repo.write("data/row.csv", "1\n")
+    assert "help: did you mean `data/row.csv`?" in repo.pipe("status").stdout
+    repo.run("rm", "-r", "data")
     refused = repo.pipe("build", check=False)
     assert refused.returncode == 2
     assert {line.strip() for line in lines if "help:" in line or ".toml:" in line} <= set(refused.stderr.splitlines())

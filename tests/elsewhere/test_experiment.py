@@ -165,3 +165,39 @@ def test_keep_folders_of_experiments_do_not_meet(repo: Repo) -> None:
         assert repo.pipe("build", "--experiment", "e", "--set", f"lr={lr}", check=False).returncode == 1
     for lr in ("2", "3"):
         assert repo.pipe("build", "--experiment", "e", "--set", f"lr={lr}", "--json").stages() == {"a": "ran"}
+
+
+def test_data_that_lies_in_a_source(repo: Repo) -> None:
+    repo.write("data/raw", "untracked, and not ignored\n")
+    repo.write(
+        "pipeline.toml",
+        """
+        [params]
+        lr = 1
+        [stage.a]
+        source = "."
+        run = "cat data/raw > {outputs.o}; echo {params.lr} >> {outputs.o}"
+        inputs = { raw = "data" }
+        outputs = { o = "out" }
+        """,
+    )
+    repo.write("more/file", "x\n")
+    repo.git("add", "pipeline.toml")
+    repo.git("commit", "-q", "-m", "first")
+    looks = Looks(repo)
+    assert repo.pipe("build", "--experiment", "e", "--json").stages() == {"a": "ran"}
+    looks.same()
+    assert repo.pipe("build", "--json").stages() == {"a": "restored"}
+
+
+def test_in_a_subfolder(repo: Repo) -> None:
+    repo.write("ws/pipeline.toml", two_stages(repo))
+    repo.write("ws/src/word", "one\n")
+    repo.write("beside/x", "x\n")
+    repo.commit()
+    repo.write("ws/src/word", "two\n")
+    repo.write("ws/src/.env", "TOKEN=1\n")
+    looks = Looks(repo)
+    assert repo.pipe("-C", "ws", "build", "--experiment", "e", "--json").stages() == {"a": "ran", "b": "ran"}
+    looks.same()
+    assert repo.pipe("-C", "ws", "build", "--json").stages() == {"a": "restored", "b": "restored"}

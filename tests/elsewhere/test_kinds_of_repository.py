@@ -268,6 +268,23 @@ def test_in_a_hook_that_speaks_of_another_index(two: Repo) -> None:
     assert two.ran() == []
 
 
+def test_what_is_pushed_is_built_when_it_is_accepted(two: Repo) -> None:
+    two.git("clone", "-q", "--bare", ".", "../server.git")
+    server = Repo(two.path.parent / "server.git", two.home)
+    python = f'"{os.path.dirname(subprocess.sys.executable)}/python"'
+    hook = f"#!/bin/sh\nread old new ref\n{python} -m pipesmith build --rev $new\n"
+    server.write("hooks/pre-receive", hook, executable=True)
+    two.write("src/word", "two\n")
+    two.commit("second")
+    refused = two.git("push", "../server.git", "main", check=False)
+    assert refused.returncode != 0
+    assert "can't be built before it is accepted" in refused.stderr
+    (server.path / "hooks/pre-receive").rename(server.path / "hooks/post-receive")
+    two.git("push", "-q", "../server.git", "main")
+    assert two.ran() == ["a", "b"]
+    assert not (server.path / "worktrees").exists()
+
+
 def test_during_a_rebase_and_a_bisect(two: Repo) -> None:
     for word in ("two", "three"):
         two.write("src/word", f"{word}\n")

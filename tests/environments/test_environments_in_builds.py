@@ -141,3 +141,35 @@ def test_listing_says_what_is_built(project: Repo) -> None:
     assert done.returncode == 0
     (each,) = project.pipe("env", "ls", "--json").json()["environments"]
     assert (each["state"], each["packages"], each["prefix"]) == ("built", 1, built)
+
+
+@pytest.mark.parametrize("way", ["kill -INT $$", "exit 130"])
+def test_ctrl_c_while_packages_are_resolved(repo: Repo, way: str) -> None:
+    """The terminal interrupts uv as well: that is no failure of the environment."""
+    uv = repo.home / "bin/uv"
+    uv.parent.mkdir()
+    uv.write_text(f"#!/bin/sh\nkill -INT $PPID\nsleep 0.2\n{way}\n")
+    uv.chmod(0o755)
+    repo.write(
+        "pipeline.toml",
+        """
+        [environment.e]
+        python = "3.11"
+        packages = ["alpha"]
+        [stage.a]
+        run = "echo 1 > {outputs.o}"
+        outputs = { o = "o.txt" }
+        environment = "e"
+        """,
+    )
+    # `uv` beside pipesmith comes first, and on PATH only where that is not installed.
+    hidden = repo.home / "hidden/uv"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("def find_uv_bin(): raise FileNotFoundError\n")
+    paths = [str(hidden.parent), *filter(None, [repo.env.get("PYTHONPATH")])]
+    env = {"PATH": f"{uv.parent}:{repo.env['PATH']}", "PYTHONPATH": ":".join(paths)}
+    result = repo.pipe("build", check=False, env=env)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (130, "error: interrupted")
+    assert not repo.exists("o.txt") and "environment.e" not in (
+        repo.read("pipe.lock") if repo.exists("pipe.lock") else ""
+    )

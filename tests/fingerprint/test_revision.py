@@ -192,8 +192,10 @@ def test_many_revisions_read_what_did_not_change_once(bed, monkeypatch):
     repo = Repository.discover(str(bed.path))
     reader = ObjectReader(repo)
     reads: list[str] = []
-    real = ObjectReader.read
-    monkeypatch.setattr(ObjectReader, "read", lambda self, name: (reads.append(name), real(self, name))[1])
+    real = ObjectReader._answer
+    monkeypatch.setattr(
+        ObjectReader, "_answer", lambda self, process, name: (reads.append(name), real(self, process, name))[1]
+    )
     ids = set()
     counts = []
     for commit in commits:

@@ -83,6 +83,35 @@ def test_history_outlives_state_db(repo: Repo) -> None:
     assert repo.pipe("show", "--json").json() == before[0]
 
 
+def test_history_outlives_what_git_does_to_its_objects_and_refs(repo: Repo) -> None:
+    """Collected, repacked, refs packed, the index of runs gone; another worktree sees the same, and adds its own."""
+    with_pipeline(repo)
+    repo.commit()
+    repo.write("untracked.txt", "only in the snapshot\n")
+    repo.pipe("build")
+    before = runs(repo)
+    logs = repo.pipe("logs").stdout
+    for words in (
+        ("gc", "-q", "--prune=now"),
+        ("repack", "-adq"),
+        ("pack-refs", "--all"),
+        ("gc", "-q", "--aggressive", "--prune=now"),
+    ):
+        repo.git(*words)
+        for path in repo.pipe_dir.glob("state.db*"):
+            path.unlink()
+        assert runs(repo) == before
+        assert repo.pipe("logs", before[0]["id"]).stdout == logs
+        assert repo.git("show", f"refs/pipe/runs/{before[0]['id']}:untracked.txt").stdout == "only in the snapshot\n"
+    other = repo.worktree()
+    assert runs(other) == before
+    other.write("train.sh", TRAIN + "    # there\n")
+    run = other.pipe("build", "--json").json()["run"]
+    assert [each["id"] for each in runs(repo)] == [run, before[0]["id"]]
+    assert "# there" in repo.git("show", f"refs/pipe/runs/{run}:train.sh").stdout
+    assert repo.git("log", "--exclude=refs/pipe/*", "--all", "--format=%H").stdout.split() == [before[0]["commit"]]
+
+
 def test_secrets_are_in_no_object_of_the_repository(repo: Repo) -> None:
     """Neither files that look secret, nor what pass-env hands through, by command line or log."""
     with_pipeline(repo)
@@ -152,6 +181,33 @@ def test_a_failed_run_is_found_by_failed(repo: Repo) -> None:
     (run,) = runs(repo, "--failed")
     assert (run["status"], run["stages"][0]["status"], run["stages"][0]["exit_code"]) == ("failed", "failed", 3)
     assert repo.pipe("logs").stdout == "sorry\n"
+
+
+def test_a_build_that_failed_without_starting_a_stage_is_a_run(repo: Repo) -> None:
+    repo.write("pipeline.toml", "[stage.f]\nrun = 'echo 1 > {outputs.o}'\noutputs = { o = 'o.txt' }\nfrozen = true\n")
+    done = repo.pipe("build", "--json", check=False)
+    (run,) = runs(repo, "--failed")
+    assert (done.returncode, run["id"], run["stages"][0]["status"]) == (1, done.json()["run"], "failed")
+    assert "never built" in run["stages"][0]["error"]
+    assert repo.git("show", f"refs/pipe/runs/{run['id']}:pipeline.toml").stdout.startswith("[stage.f]")
+
+
+def test_the_record_says_all_of_a_stage(repo: Repo) -> None:
+    """What `show --json` has of each stage: all that the contract names."""
+    with_pipeline(repo)
+    repo.write("data.txt", "1\n")
+    text = repo.read("pipeline.toml").replace(
+        "[stage.train]", '[stage.train]\ninputs = { d = "data.txt" }\nenvironment = "here"'
+    )
+    repo.write("pipeline.toml", text + '[environment.here]\npython = "system"\n')
+    repo.pipe("build")
+    (stage,) = repo.pipe("show", "latest", "--json").json()["stages"]
+    assert stage["status"] == "ran" and stage["why"][0]["kind"] == "new" and len(stage["fingerprint"]) == 64
+    assert stage["inputs"]["data.txt"].startswith("blake3:") and stage["outputs"].keys() == {"model.bin", "report.json"}
+    assert (stage["params"], stage["metrics"], stage["exit_code"]) == ({"lr": 0.1}, {"report:auc": 0.1}, 0)
+    assert 0 < stage["start"] <= stage["end"] and stage["peak_bytes"] > 0 and stage["cpu_s"] >= 0
+    assert (stage["gpus"], stage["compute"], stage["log"]) == ([], "local", "train.log")
+    assert stage["environment"].startswith("system:")
 
 
 def test_the_ref_is_there_while_the_run_goes_on_and_after_it_was_killed(repo: Repo) -> None:

@@ -123,6 +123,30 @@ def test_a_colleague_sees_runs_logs_metrics_and_differences(team: Team) -> None:
     assert "sorry" in (team.ben.path.parent / "then/train.py").read_text()
 
 
+def test_experiments_and_tags_are_shown_and_filtered(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fetched runs as of one's own."""
+    seal(team, monkeypatch)
+    ada = Records(team.ada)
+    ada.write(experiment="wide", tags={"team": "blue"}, branch="side")
+    ada.write(
+        id="20261124-220002-bbbbbbbb",
+        branch="main",
+        status="failed",
+        stages=[StageRecord(name="train", status="failed")],
+    )
+    team.ada.pipe("push", "--runs", "--yes")
+    team.ben.pipe("fetch", "--runs")
+
+    def found(*args: str) -> list[str]:
+        return [each["id"][-8:] for each in team.ben.pipe("runs", "--json", *args).json()["runs"]]
+
+    assert found("--experiment", "wide") == found("--tag", "team=blue") == found("--branch", "side") == ["aaaaaaaa"]
+    assert found("--failed") == found("--stage", "train") == found("-n", "1") == ["bbbbbbbb"]
+    assert "wide" in team.ben.pipe("runs").stdout
+    shown = team.ben.pipe("show", "aaaaaaaa").stdout
+    assert "experiment wide" in shown and "team=blue" in shown
+
+
 def test_metrics_of_a_run(team: Team) -> None:
     run = team.build("--set", "lr=0.7")
     assert team.ada.pipe("metrics", run, "--json").json() == {"metrics": {run: {"train": {"report:auc": 0.7}}}}
@@ -365,6 +389,9 @@ def test_what_is_no_run_is_not_fetched(team: Team, monkeypatch: pytest.MonkeyPat
         "`refs/pipe/runs/plain` at `origin` is no run",
     ]
     assert set(Records(team.ben).refs) == {f"{PREFIX}{good.id}", f"{PREFIX}later"}
+    listed = team.ben.pipe("runs", "--json")
+    assert [each["id"] for each in listed.json()["runs"]] == [good.id]
+    assert "run later is left out: a run record of version 9" in listed.stderr
 
 
 def test_logs_from_elsewhere_stay_in_their_folder(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,6 +429,52 @@ def seal(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     for name, value in team.ada.env.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("how", ["--depth=1", "--filter=blob:none"])
+def test_clones_that_lack_objects(team: Team, how: str) -> None:
+    """A shallow and a partial clone fetch runs, look at them, and send their own."""
+    team.ada.write("train.py", TRAIN + "    # two\n")
+    team.ada.commit("two")
+    team.ada.git("push", "-q")
+    run = team.build()
+    team.ada.pipe("push", "--runs", "--yes")
+    team.ada.run("git", "-C", str(team.hub), "config", "uploadpack.allowFilter", "true")
+    team.ada.git("clone", "-q", how, f"file://{team.hub}", "../carol")
+    carol = type(team.ada)(team.ada.path.parent / "carol", team.ada.home)
+    assert carol.pipe("fetch", "--runs", "--json").json()["runs"] == [run]
+    assert carol.pipe("logs", run).stdout == team.ada.pipe("logs", run).stdout
+    assert "# two" in carol.git("show", f"{PREFIX}{run}:train.py").stdout
+    carol.write("more.txt", "x\n")
+    own = carol.pipe("build", "--set", "lr=0.9", "--json").json()["run"]
+    sent = carol.pipe("push", "--runs", "--yes", "--json").json()
+    assert (sent["runs"], sent["untracked"]) == ([own], ["more.txt"])
+    assert team.ben.pipe("fetch", "--runs", "--json").json()["runs"] == [run, own]
+
+
+def test_sha256_repositories(repo: Repo) -> None:
+    repo.git("init", "-q", "--object-format=sha256", "-b", "main", "../long")
+    repo.git("init", "-q", "--object-format=sha256", "--bare", "-b", "main", "../long.git")
+    ada = type(repo)(repo.path.parent / "long", repo.home)
+    ada.write("pipeline.toml", PIPELINE)
+    ada.write("train.py", TRAIN)
+    ada.commit()
+    ada.git("remote", "add", "hub", "../long.git")
+    ada.git("push", "-q", "hub", "main")
+    run = ada.pipe("build", "--json").json()["run"]
+    assert ada.pipe("push", "--runs", "--yes", "--json").json()["logs"] == [run]
+    ada.git("clone", "-q", "../long.git", "../other")
+    other = type(repo)(repo.path.parent / "other", repo.home)
+    assert other.pipe("fetch", "--runs", "--json").json()["logs"] == [run]
+    assert other.pipe("show", run).stdout == ada.pipe("show", run).stdout
+
+
+def test_a_path_is_relative_to_the_current_folder(team: Team) -> None:
+    team.build()
+    (team.ada.path / "sub").mkdir()
+    assert team.ada.pipe("-C", "sub", "push", "--runs", "--yes", "../../hub.git", "--json").json()["remote"] == str(
+        team.hub
+    )
 
 
 # -- remotes ----------------------------------------------------------------------------------------------------------

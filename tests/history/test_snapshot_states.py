@@ -296,6 +296,24 @@ def test_the_snapshot_of_a_build(workspace: Repo, seed: int) -> None:
     assert found == wanted
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_hidden_and_rewritten_within_a_second(workspace: Repo, flag: str) -> None:
+    """Equal size, equal time as git keeps it: git marks no entry as doubtful that it was told not to look at."""
+    workspace.write("a", "old\n")
+    os.utime(workspace.path / "a", (1.5e9, 1.5e9))
+    workspace.commit()
+    workspace.git("update-index", flag, "a")
+    before = os.stat(workspace.path / "a").st_ctime
+    with (workspace.path / "a").open("r+") as file:
+        file.write("new\n")
+    os.utime(workspace.path / "a", (1.5e9, 1.5e9))
+    if int(os.stat(workspace.path / "a").st_ctime) != int(before):
+        workspace.git("config", "core.trustctime", "false")
+    workspace.write("b", "b\n")
+    workspace.git("add", "b")
+    check_state(workspace)
+
+
 # -- states that random ones do not reach -----------------------------------------------------------------------------
 
 

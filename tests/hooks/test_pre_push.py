@@ -308,6 +308,8 @@ def test_variables_of_pre_commit(project: Repo) -> None:
     assert done.returncode == 1 and "refs/heads/there" in done.stderr and bad[:10] in done.stderr
     del env["PRE_COMMIT_FROM_REF"], env["PRE_COMMIT_TO_REF"]
     assert project.pipe("hooks", "run", "pre-push", env=env, check=False).returncode == 1
+    assert project.pipe("hooks", "run", "pre-push", env={"PRE_COMMIT": "1"}, check=False).returncode == 1
+    assert project.pipe("hooks", "run", "pre-push").returncode == 0  # nothing is pushed
     project.git("reset", "-q", "--hard", "HEAD~1")
     assert project.pipe("hooks", "run", "pre-push", env=env).returncode == 0
 

@@ -1,4 +1,4 @@
-"""Two branches of random edits and builds, merged by git with the driver of pipe.lock, held to a build from nothing.
+"""Two branches of random edits and builds, merged or rebased by git with the driver of pipe.lock, held to a build from nothing.
 
 PIPESMITH_SEEDS="7 8 9" runs these seeds only; a failure prints its seed and all that was done.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from tests.conftest import Repo
+from tests.conftest import Repo, Result
 
 from pipesmith.git.drivers import install_drivers
 from pipesmith.git.repository import Repository
@@ -68,12 +68,15 @@ class Merge(History):
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def commit(self) -> str:
+    def stage(self) -> None:
         there = [path for path in _TRACKED if os.path.lexists(self.repo.path / path)]
         self.repo.git("add", "-A", "--", *there)
         gone = [path for path in _TRACKED if path not in there]
         if gone:
             self.repo.git("rm", "-rq", "--cached", "--ignore-unmatch", "--", *gone)
+
+    def commit(self) -> str:
+        self.stage()
         self.repo.git("commit", "-q", "--allow-empty", "-m", "change")
         return "commit"
 
@@ -106,22 +109,39 @@ class Merge(History):
         return self.built()
 
     def merge(self) -> tuple[bool, set[str]]:
-        """Return whether all files but the lockfile merged by themselves, and the stages that were dropped."""
-        ours = self.repo.git("rev-parse", "HEAD").stdout.strip()
-        done = self.repo.git("merge", "--no-edit", "side", check=False)
-        self.told += [f"      {line}" for line in (done.stdout + done.stderr).splitlines()]
-        clean = done.returncode == 0
-        if not clean:
+        """Bring both sides together, and return whether all files but the lockfile merged by themselves, and the stages
+        that were dropped and are not there again."""
+        ours = self.repo.git("rev-parse", "main").stdout.strip()
+        if self.rng.random() < 0.6:
+            done = self.repo.git("merge", "--no-edit", "side", check=False)
+        else:
+            self.told.append("rebase")
+            self.repo.git("checkout", "-qf", "side")
+            done = self.repo.git("rebase", "main", check=False)
+        said, clean = done.stdout + done.stderr, done.returncode == 0
+        while done.returncode != 0:
             for path in self.repo.git("diff", "-z", "--name-only", "--diff-filter=U").stdout.split("\0")[:-1]:
                 assert path != "pipe.lock"
                 self.settle(path)
+            self.stage()
+            done = self.proceed()
+            said += done.stdout + done.stderr
+        self.told += [f"      {line}" for line in said.splitlines()]
         if self.repo.pipe("status", check=False).returncode == 2:  # merged as text, and no pipeline any more
             clean = False
             self.repo.git("checkout", ours, "--", "pipeline.toml")
         self.commit()
         text = self.repo.read("pipe.lock")
         assert "<<<<<<<" not in text and ">>>>>>>" not in text
-        return clean, set(re.findall(r"^pipe.lock: dropped (\S+):", done.stderr, re.MULTILINE))
+        dropped = set(re.findall(r"^pipe.lock: dropped (\S+):", said, re.MULTILINE))
+        return clean, dropped - self.lockfile().stages.keys()
+
+    def proceed(self) -> Result:
+        """Go on with the merge or rebase that is under way."""
+        if (self.repo.path / ".git/MERGE_HEAD").exists():
+            return self.repo.git("commit", "-q", "--no-edit")
+        nothing = self.repo.git("diff", "--cached", "--quiet", check=False).returncode == 0
+        return self.repo.git("-c", "core.editor=true", "rebase", "--skip" if nothing else "--continue", check=False)
 
     def settle(self, path: str) -> None:
         """Take one side's version of a file in conflict, at random."""
@@ -185,6 +205,6 @@ def test_merges(repo: Repo, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1000, 1300))
+@pytest.mark.parametrize("seed", range(1000, 1100))
 def test_many_merges(repo: Repo, seed: int) -> None:
     live(repo, seed)

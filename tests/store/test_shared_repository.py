@@ -62,7 +62,7 @@ SHARED = """
 """
 
 
-@pytest.fixture(params=["group", "0660", "all"])
+@pytest.fixture
 def both(request: pytest.FixtureRequest, repo: Repo) -> tuple[Repo, Repo]:
     """One clone of a group, with a work tree each: Ada's, who made it, and Bob's."""
     repo.write("pipeline.toml", SHARED.format(note="echo ran >> $HOME/ran"))
@@ -106,7 +106,7 @@ def unshared(pipe_dir: Path) -> list[str]:
 
 
 @needs_root
-@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize(("both", "umask"), [("group", 0o022), ("0660", 0o077), ("all", 0o077)], indirect=["both"])
 def test_colleagues_use_each_others_results(both: tuple[Repo, Repo], umask: int) -> None:
     adas, bobs = both
 

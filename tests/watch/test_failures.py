@@ -315,3 +315,18 @@ def test_outside_a_repository(tmp_path: object, make_repo: Callable[[str], Repo]
     done = empty.pipe("watch", check=False)
     assert done.returncode == 2
     assert "pipe init" in done.stderr
+
+
+def test_a_stage_that_writes_into_its_own_source_is_not_built_for_ever(pair: Repo, watch: Callable[..., Watch]) -> None:
+    text = pair.read("pipeline.toml").replace("[stage.a]", "[stage.a]\nsandbox = false")
+    pair.write(
+        "pipeline.toml", text.replace("cat a/*", "date +%N >> a/made.txt; sleep 0.5; date +%N >> a/made.txt; cat a/*")
+    )
+    w = watch("-k")
+    w.until_ready()
+    assert statuses(w.documents[0])["a"] == "failed"
+    w.next(lambda: pair.write("b/b.txt", "bb\n"))
+    w.next(lambda: pair.write("b/b.txt", "bbb\n"))
+    assert pair.ran() == ["a", "b", "b", "b"]
+    w.next(lambda: pair.write("a/a.txt", "aa\n"))
+    assert pair.ran() == ["a"]

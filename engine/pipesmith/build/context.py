@@ -27,7 +27,7 @@ __all__ = ["BuildContext", "Choices", "Elsewhere", "Outcome", "StageEnvironment"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
     """The choices of one invocation. jobs: most stages at once. force: expanded names that run whatever is known. held:
-    stages that are not tried again while their fingerprint has this key."""
+    stages that are not tried again while their fingerprint has this key. deliver: `to` counts."""
 
     jobs: int
     keep_going: bool = False
@@ -35,6 +35,7 @@ class Choices:
     held: Mapping[str, str | None] = field(default_factory=dict)
     restore: bool = True
     allow_missing: bool = False
+    deliver: bool = True
     grace_s: float = 5.0
 
 

@@ -34,7 +34,7 @@ def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) ->
         if path is not None and not _covered(path, given):
             return _add(stage, path, f"`{path}`")
     if build.elsewhere is not None:
-        return f"look at `pipe logs {build.run} {stage.name}`, and at its sandbox, kept in {build.elsewhere.failed}"
+        return f"look at `pipe logs {build.run} {stage.name}`, and at its sandbox, kept below {build.elsewhere.failed}"
     return f"look at `pipe logs {build.run} {stage.name}`, or go where it ran with `pipe shell {stage.name}`"
 
 

@@ -48,8 +48,9 @@ from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Seen, Verdict
 
-__all__ = ["REJUDGE", "JobRunner", "StageJob", "lock_entry"]
+__all__ = ["CHANGED", "REJUDGE", "JobRunner", "StageJob", "lock_entry"]
 
+CHANGED = "changed while the stage ran"  # how the error ends
 REJUDGE = "rejudge"  # what the stage was judged by is not what lies there now: nothing was run
 
 
@@ -204,7 +205,7 @@ class StageJob:
                     changed = evidence.changed(at_end=True)
                     if changed:
                         remove(scratch)
-                        raise StageError(f"{', '.join(changed)} changed while the stage ran", "build again")
+                        raise StageError(f"{', '.join(changed)} {CHANGED}", "build again")
                     self._finish(outcome, result)
                     aside.commit()
             if result.ok:
@@ -420,6 +421,8 @@ class StageJob:
 
     def _owe(self, outs: tuple[LockedOut, ...]) -> None:
         """Note what `to` asks for before the stage counts as done, so that a kill after it loses no delivery."""
+        if not self._build.choices.deliver:
+            return
         for to in self._deliveries().owe(self._stage, outs, run=self._build.run, git=self._build.git):
             self._build.notice(
                 "warning",
@@ -428,6 +431,8 @@ class StageJob:
             )
 
     def _deliver(self) -> None:
+        if not self._build.choices.deliver:
+            return
         for place in self._deliveries().pay(self._stage.name):
             self._build.notice("info", f"`{self._stage.name}` delivered to {place}", stage=self._stage.name)
 

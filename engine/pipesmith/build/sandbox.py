@@ -40,6 +40,7 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
         elif origin.kind is OriginKind.STAGE:
             mounts.append(Mount(origin=os.path.join(build.root, given.lies), path=given.path))
         else:
+            build.tree.check_given(given.lies)
             mounts.append(Mount(origin=build.input_at(given.lies), path=given.path))
     if stage.cwd != ".":
         folders.add(stage.cwd)

@@ -13,10 +13,23 @@ from pipesmith.errors import UserError
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
 
+_EPILOG = """\
+`--rev` and `--experiment` build in a place of their own: a commit, or the work tree as it is with uncommitted and
+untracked files. What they make is in the cache and in history, so that `pipe checkout --run RUN --to DIR` has it, and
+a build of the same state runs nothing; files, index, branch and pipe.lock stay as they are. Data that git does not hold
+is taken from the workspace or the cache, for a commit only if it is what the lockfile there says. Both together build a
+commit as an experiment.
+
+`--since` builds the stages whose sources, inputs, params, commands or environments are not what they are at REV, and
+what reads what those make. Others are left alone, stale or not, and are not in the result; what a stage that runs needs
+of them is restored, or made, where it is not there. A REV without a pipeline.toml means every stage.
+"""
+
 __all__ = ["add_arguments", "pairs", "run", "summary"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
     add = parser.add_argument
     add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: the targets of pipeline.toml")
     add("-j", "--jobs", type=int, metavar="N", help="most stages at once; default: the cores")
@@ -121,6 +134,8 @@ def _build(workspace: Workspace, arguments: argparse.Namespace, out: Output, run
         console.close()
     if out.json_mode:
         out.json(result.as_json())
+    elif arguments.since and not result.stages:
+        out.line(f"up to date: what differs from {arguments.since} reaches no stage")
     else:
         summary(result, out, arguments.dry_run, console.finished)
     if result.status == "up-to-date" and not out.said_more and arguments.since is None:

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
 def _options() -> dict[str, list[str]]:
     """Return the long flags of each command."""
-    from pipesmith.cli.main import command_parser
+    from pipesmith.cli.parsing import command_parser
 
     options: dict[str, list[str]] = {}
     for name in COMMANDS:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from pipesmith.cli.output import Output
 from pipesmith.errors import PipeError, UserError, nearest
 
-__all__ = ["add_arguments", "run"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from pipesmith.workspace.gate import Judged
+
+__all__ = ["add_arguments", "run", "run_hook"]
 
 _EPILOG = """\
 `install` installs `pre-push` (those named; with `--all` every one) and the merge and diff drivers of pipe.lock;
@@ -33,12 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     if arguments.action == "run":
-        if not arguments.names:
-            raise UserError("`pipe hooks run` needs NAME", "write `pipe hooks run pre-push`")
-        _check(arguments.names[:1])
-        if arguments.names[0] == "pre-push":
-            return _pre_push(out)
-        return _arrive(arguments.names, out)
+        return run_hook(arguments.names, out)
     _check(arguments.names)
     return _install(arguments, out) if arguments.action == "install" else _uninstall(arguments, out)
 
@@ -55,6 +54,14 @@ def _check(names: Sequence[str]) -> None:
 
 
 # -- run ----------------------------------------------------------------------------------------------------------
+
+
+def run_hook(words: Sequence[str], out: Output) -> int:
+    """Run a hook. words: its name, and what git passes to it."""
+    if not words:
+        raise UserError("`pipe hooks run` needs NAME", "write `pipe hooks run pre-push`")
+    _check(words[:1])
+    return _pre_push(out) if words[0] == "pre-push" else _arrive(words, out)
 
 
 def _pre_push(out: Output) -> int:
@@ -78,7 +85,7 @@ def _pre_push(out: Output) -> int:
     return 1 if refused else 0
 
 
-def _tell(judged: Any, out: Output) -> None:
+def _tell(judged: Judged, out: Output) -> None:
     from pipesmith.cli.status_command import show_states
 
     refs = ", ".join(judged.refs)

@@ -65,6 +65,10 @@ class Output:
         """Print one of many answers for programs, a line each."""
         print(json.dumps(document, default=str), flush=True)
 
+    def raw(self, text: str) -> None:
+        """Print a piece of an answer for programs that is too long to be made as a whole."""
+        sys.stdout.write(text)
+
     def error(self, error: PipeError, *, as_line: bool = False) -> None:
         findings = error.findings()
         if self.json_mode:

@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     if arguments.n < 1:
         raise UserError("`-n` needs a number of at least 1", "write `-n 20`")
-    runs = Workspace.open(".").runs(
+    workspace = Workspace.open(".")
+    runs = workspace.runs(
         arguments.n,
         stage=arguments.stage,
         failed=arguments.failed,
@@ -63,10 +64,13 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         since=_moment(arguments.since),
         until=_moment(arguments.until),
     )
+    for text in workspace.run_store.notices:
+        out.warn(text)
     if out.json_mode:
         out.json({"runs": [record.as_json() for record in runs]})
         return 0
     rows = []
+    experiments = any(record.experiment for record in runs)
     for record in runs:
         took = seconds_text(record.end - record.time) if record.end else ""
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.time))
@@ -79,11 +83,13 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
                 took,
                 (record.commit or "")[:8],
                 record.branch or "",
+                *([record.experiment or ""] if experiments else []),
                 record.message or "",
             )
         )
     if rows:
-        out.table(rows, ("run", "time", "status", "stages", "took", "commit", "branch", "message"))
+        extra = ["experiment"] if experiments else []
+        out.table(rows, ("run", "time", "status", "stages", "took", "commit", "branch", *extra, "message"))
     else:
         out.line("no runs")
     return 0

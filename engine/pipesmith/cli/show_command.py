@@ -34,6 +34,10 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         out.line(f"  source: git show refs/pipe/runs/{record.id}")
     for path, why in record.left_out.items():
         out.line(f"  not in the snapshot: {path} ({why})")
+    if record.experiment:
+        out.line(f"  experiment {record.experiment}")
+    if record.tags:
+        out.line(f"  {', '.join(f'{key}={value}' for key, value in sorted(record.tags.items()))}")
     if record.message:
         out.line(f"  {record.message}")
     for stage in record.stages:

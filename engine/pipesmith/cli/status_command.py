@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipesmith.cli.output import Output, reason_text
@@ -11,9 +12,23 @@ from pipesmith.cli.output import Output, reason_text
 __all__ = ["add_arguments", "run", "show_states"]
 
 _COLORS = {"fresh": "green", "restorable": "cyan", "stale": "yellow", "pending": "yellow"}
+_MOST_NAMED = 3
+_EPILOG = """
+With `--rev` nothing but git's objects is asked: a stage is `fresh` where the lockfile of that commit has its
+fingerprint, its outputs at hand or not, else `stale` or `pending`. See [at a revision](../concepts.md#at-a-revision).
+
+`--rev A..B` tells of every commit that is in B and not in A, the oldest first, in a line each: its id, what is not
+fresh there, its subject. An empty side is HEAD. Commits without a pipeline.toml are left out; one whose pipeline.toml
+or pipe.lock can't be read has a line that says so, and makes `--check` exit 1. With `--json`:
+`{"commits": [{"revision", "stages"}]}`, and `error` where there is one.
+
+In a bare repository the workspace is the one pipeline.toml at the revision. Where there are more, name its folder:
+`--rev main:team/a`, `--rev v1..main:team/a`.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
     add = parser.add_argument
     add("stages", nargs="*", metavar="STAGE", help="stages or output paths; default: all")
     add("--rev", metavar="REV", help="judge a commit, or each of A..B, from git's objects and the lockfile there alone")
@@ -24,9 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
 
-    workspace = Workspace.open(".")
-    if arguments.rev is not None and ".." in arguments.rev:
-        return _range(arguments, out, workspace)
+    if arguments.rev is None:
+        workspace = Workspace.open(".")
+    else:
+        workspace, arguments.rev = Workspace.open_at(arguments.rev, ".")
+        if ".." in arguments.rev:
+            return _range(arguments, out, workspace)
     result = workspace.status(arguments.stages, rev=arguments.rev, allow_missing=arguments.allow_missing)
     if out.json_mode:
         out.json(result.as_json())
@@ -40,16 +58,123 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 def _range(arguments: argparse.Namespace, out: Output, workspace: Any) -> int:
     from pipesmith.workspace.ranges import status_of_range
 
-    results = status_of_range(workspace, arguments.stages, arguments.rev)
+    results: Iterable[Any] = status_of_range(workspace, arguments.stages, arguments.rev)
+    if arguments.stages:
+        results = list(results)  # a name that no commit has is told before anything is printed
+    seen = _Seen(results)
     if out.json_mode:
-        out.json({"commits": [result.as_json() for result in results]})
+        _print_json(seen, out)
     else:
-        for result in results:
-            out.line(out.style(f"commit {result.revision}", "bold"))
-            _show(result, out)
-        if not results:
+        lines = _Lines(out)
+        for result in seen:
+            out.line(lines.of(result))
+        if not seen.any:
             out.line("no commits")
-    return 1 if arguments.check and not all(result.fresh for result in results) else 0
+    return 1 if seen.failed or (arguments.check and seen.stale) else 0
+
+
+class _Seen:
+    """Passes results on, and remembers how they were. failed: whether git could not read what it should."""
+
+    def __init__(self, results: Iterable[Any]) -> None:
+        self._results = results
+        self.any = self.stale = self.failed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        last = None
+        for result in self._results:
+            self.any = True
+            if result.error is not None:
+                self.stale = True
+                self.failed = self.failed or result.error.exit_code == 1
+            elif result.stages is not last:
+                last = result.stages
+                self.stale = self.stale or not result.fresh
+            yield result
+
+
+class _Lines:
+    """A commit in a line. What is said of the same states is made once."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._last: Any = None
+        self._said = ""
+
+    def of(self, result: Any) -> str:
+        if result.error is not None:
+            said = self._out.style(f"error: {_fault(result.error)}", "red")
+        else:
+            if result.stages is not self._last:
+                self._last, self._said = result.stages, self._summary(result)
+            said = self._said
+        return f"{self._out.style(result.short, 'bold')} {said}  {result.subject}".rstrip()
+
+    def _summary(self, result: Any) -> str:
+        stale, broken, pending = list[str](), list[str](), 0
+        for stage in result.stages:
+            if stage.broken:
+                broken += stage.broken
+            if stage.state == "pending":
+                pending += 1
+            elif stage.state == "stale":
+                stale.append(f"{stage.name} ({_cause(stage)})" if len(stale) < _MOST_NAMED else "")
+        parts = stale[:_MOST_NAMED]
+        if len(stale) > _MOST_NAMED:
+            parts.append(f"{len(stale) - _MOST_NAMED} more")
+        if pending:
+            parts.append(f"{pending} pending")
+        said = [f"stale: {', '.join(parts)}"] if parts else []
+        if broken:
+            said.append(f"broken: {', '.join(broken)}")
+        if said:
+            return self._out.style("; ".join(said), "yellow")
+        return self._out.style("fresh", "green") if result.stages else "no stages"
+
+
+def _fault(error: Any) -> str:
+    """Return the first thing that is wrong with a commit, in a line; the commit itself is named already."""
+    first, *more = error.findings()
+    file = (first.file or "").partition(":")[2]
+    parts = [f"{file}:{first.line}" if first.line else file, first.key or "", first.text]
+    return ": ".join(filter(None, parts)) + (f" (and {len(more)} more)" if more else "")
+
+
+def _cause(stage: Any) -> str:
+    """Return why a stage is stale, in a word or two."""
+    if not stage.why:
+        return stage.problems[0].text if stage.problems else "stale"
+    first = stage.why[0]
+    words = {"new": "never built", "run": "command"}.get(first.kind, f"{first.kind} {first.item}".strip())
+    return f"{words}, …" if len(stage.why) > 1 else words
+
+
+def _print_json(results: Iterable[Any], out: Output) -> None:
+    """Print `{"commits": […]}` as `json.dumps` would, commit by commit; a state is put into words once."""
+    texts: dict[str, tuple[Any, str]] = {}
+    last: Any = None
+    inner = ""
+    out.raw('{\n  "commits": [')
+    comma = ""
+    for result in results:
+        if result.stages is not last:
+            last = result.stages
+            words = []
+            for stage in result.stages:
+                known = texts.get(stage.name)
+                if known is None or known[0] is not stage:
+                    known = texts[stage.name] = (stage, _indented(stage.as_json(), 8))
+                words.append(known[1])
+            inner = "[\n        {}\n      ]".format(",\n        ".join(words)) if words else "[]"
+        error = f',\n      "error": {_indented(result.as_json()["error"], 6)}' if result.error is not None else ""
+        head = f'\n    {{\n      "revision": {json.dumps(result.revision)},\n      "stages": '
+        out.raw(f"{comma}{head}{inner}{error}\n    }}")
+        comma = ","
+    out.raw("\n  ]\n}\n" if comma else "]\n}\n")
+
+
+def _indented(value: Any, spaces: int) -> str:
+    return json.dumps(value, indent=2, default=str).replace("\n", "\n" + " " * spaces)
 
 
 def _show(result: Any, out: Output) -> None:

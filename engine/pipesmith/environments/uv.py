@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 
-from pipesmith.errors import EnvironmentFailure
+from pipesmith.errors import Cancelled, EnvironmentFailure
 
 __all__ = ["explain", "run_uv", "uv_binary"]
 
@@ -41,10 +42,13 @@ def uv_binary() -> str:
 
 
 def run_uv(arguments: Sequence[str], *, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run uv to its end, whatever its exit status. cwd: where it looks for its configuration."""
+    """Run uv to its end, whatever its exit status. cwd: where it looks for its configuration.
+
+    Raises Cancelled where it was interrupted: Ctrl-C reaches it as well.
+    """
     environ = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     environ |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_NO_WRAP": "1"}  # its messages are read line by line
-    return subprocess.run(
+    done = subprocess.run(
         [uv_binary(), *arguments],
         cwd=cwd,
         env=environ,
@@ -54,6 +58,9 @@ def run_uv(arguments: Sequence[str], *, cwd: str | None = None) -> subprocess.Co
         errors="replace",
         check=False,
     )
+    if done.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
+        raise Cancelled()
+    return done
 
 
 def explain(stderr: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import os
 from hashlib import new as new_git_hash
 
 from pipesmith.digest import Digest, new_hasher
-from pipesmith.fingerprint.git_trees import chunks_of
+from pipesmith.fingerprint.git_trees import chunks_of, git_hash
 from pipesmith.store.state_db import StateDB
 
 __all__ = ["BlobDigests"]
@@ -29,11 +29,18 @@ class BlobDigests:
                 found = self._known[key] = Digest(algorithm, hex, int(size))
         return found
 
-    def put_content(self, algorithm: str, oid: str, data: bytes) -> Digest:
-        """Remember and return the digest of a blob's content."""
+    def put_content(self, algorithm: str, oid: str, data: bytes, object_format: str | None = None) -> Digest:
+        """Remember and return the digest of a blob's content.
+
+        object_format: where the bytes may be another's, since git replaces objects (`git replace`): then it is
+        remembered for this process alone."""
         hasher = new_hasher(algorithm)
         hasher.update(data)
-        return self._put(oid, Digest(algorithm, hasher.hexdigest(), len(data)))
+        digest = Digest(algorithm, hasher.hexdigest(), len(data))
+        if object_format is not None and git_hash(object_format, b"blob", data) != oid:
+            self._known[f"blob:{algorithm}:{oid}"] = digest
+            return digest
+        return self._put(oid, digest)
 
     def put_if_stored(self, algorithm: str, oid: str, path: str, object_format: str) -> Digest | None:
         """Remember and return a file's digest if its own bytes are that blob's; both are hashed from one reading."""

@@ -41,10 +41,10 @@ class Place:
 
 class CommitFiles:
     """prefix: the workspace's folder in the repository, `.` for its top. reader.memo shares what is derived from a
-    tree."""
+    tree. looked_at: where it is a set, it is told every path that something is asked of."""
 
     def __init__(self, reader: ObjectReader, commit: str, prefix: str) -> None:
-        self._reader = reader
+        self.looked_at: set[str] | None = None
         self._memo = reader.memo
         place = Place(reader, _TREE, reader.tree_of(commit), "", "")
         for name in prefix.split("/") if prefix != "." else ():
@@ -54,9 +54,14 @@ class CommitFiles:
             place = below
         self._root = Place(place.reader, place.mode, place.oid, "", place.within)
 
+    @property
+    def top(self) -> str:
+        """The tree id of the workspace's folder, which decides all that is found here."""
+        return self._root.oid
+
     def _step(self, place: Place, name: str) -> Place | None:
         """Return what a folder holds under a name. Raises UserError for a submodule that is not here."""
-        found = place.reader.tree(place.oid).get(name)
+        found = place.reader.entry(place.oid, name, place.path)
         if found is None:
             return None
         path = f"{place.path}/{name}" if place.path else name
@@ -68,7 +73,7 @@ class CommitFiles:
 
     def children(self, folder: Place) -> Iterator[tuple[str, Place]]:
         """Yield (name, what lies there) of a folder. Raises UserError for a submodule that is not here."""
-        for name in folder.reader.tree(folder.oid):
+        for name in folder.reader.tree(folder.oid, folder.path):
             place = self._step(folder, name)
             assert place is not None
             yield name, place
@@ -77,6 +82,8 @@ class CommitFiles:
         """Return what lies at a path of the workspace. follow: links among its folders are followed, as the system
         does."""
         for _hop in range(_MOST_LINKS):
+            if self.looked_at is not None:
+                self.looked_at.add(path)
             place: Place | None = self._root
             parts = path.split("/") if path not in (".", "") else []
             for index, name in enumerate(parts):
@@ -92,7 +99,7 @@ class CommitFiles:
             else:
                 return place
             assert place is not None
-            target = os.fsdecode(place.reader.blob(place.oid))
+            target = os.fsdecode(place.reader.blob(place.oid, place.path))
             path = posixpath.normpath(posixpath.join(posixpath.dirname(place.path), target, *rest))
             if path.startswith(("/", "../")) or path == "..":
                 return None
@@ -106,9 +113,9 @@ class CommitFiles:
                 break
             if place.mode != _LINK:
                 return None
-            target = os.fsdecode(place.reader.blob(place.oid))
+            target = os.fsdecode(place.reader.blob(place.oid, place.path))
             place = self.find(posixpath.normpath(posixpath.join(posixpath.dirname(place.path), target)), follow=True)
-        return place.reader.blob(place.oid) if place is not None and place.mode in FILE_MODES else None
+        return place.reader.blob(place.oid, place.path) if place is not None and place.mode in FILE_MODES else None
 
     # -- ids ------------------------------------------------------------------------------------------------------
 
@@ -120,7 +127,7 @@ class CommitFiles:
         if key in self._memo:
             return self._memo[key]  # type: ignore[no-any-return]
         rows: list[tuple[bytes, bytes]] = []
-        for name, (mode, _oid) in place.reader.tree(place.oid).items():
+        for name, (mode, _oid) in place.reader.tree(place.oid, place.path).items():
             path = f"{place.path}/{name}" if place.path else name
             if path in excluded.paths or (ignore and ignore.ignores(path, mode in (_TREE, _GITLINK))):
                 continue
@@ -148,12 +155,12 @@ class CommitFiles:
             return None
         key = ("pipeignore", tuple((path, oid) for path, _reader, oid in found))
         if key not in self._memo:
-            texts = {path: reader.blob(oid).decode("utf-8", "surrogateescape") for path, reader, oid in found}
+            texts = {path: reader.blob(oid, path).decode("utf-8", "surrogateescape") for path, reader, oid in found}
             self._memo[key] = PipeIgnore(texts)
         return self._memo[key] or None
 
     def _find_ignores(self, place: Place, found: list[tuple[str, ObjectReader, str]]) -> None:
-        ignores, gitlinks = self._summary(place.reader, place.oid)
+        ignores, gitlinks = self.summary(place.reader, place.oid, place.path)
         prefix = f"{place.path}/" if place.path else ""
         found += [(prefix + path, place.reader, oid) for path, oid in ignores]
         for path in gitlinks:
@@ -167,24 +174,36 @@ class CommitFiles:
                 self._find_ignores(below, found)
 
     def _gitlinks(self, place: Place) -> bool:
-        return bool(self._summary(place.reader, place.oid)[1])
+        return bool(self.summary(place.reader, place.oid, place.path)[1])
 
-    def _summary(self, reader: ObjectReader, tree: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    def summary(
+        self, reader: ObjectReader, tree: str, place: str = ""
+    ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
         """Return the `.pipeignore` files as (path, blob id) and the submodules' paths below a tree of one
-        repository."""
+        repository. place: where the tree lies, for messages."""
         key = ("summary", tree)
         known = reader.memo.get(key)
         if known is None:
             ignores: list[tuple[str, str]] = []
             gitlinks: list[str] = []
-            for name, (mode, oid) in reader.tree(tree).items():
-                if mode == _TREE:
-                    below, links = self._summary(reader, oid)
-                    ignores += [(f"{name}/{path}", blob) for path, blob in below]
-                    gitlinks += [f"{name}/{path}" for path in links]
-                elif mode == _GITLINK:
-                    gitlinks.append(name)
-                elif name == PIPEIGNORE and mode in FILE_MODES:
-                    ignores.append((name, oid))
+            raw = reader.raw_tree(tree, place)
+            inner = [oid.hex() for mode, oid in raw.values() if mode == b"40000"]
+            if len(inner) > 1:
+                reader.read_trees(each for each in inner if ("summary", each) not in reader.memo)
+            for raw_name, (mode, oid) in raw.items():
+                if mode == b"40000":
+                    found = reader.memo.get(("summary", oid.hex()))
+                    if found is None:
+                        name = os.fsdecode(raw_name)
+                        found = self.summary(reader, oid.hex(), f"{place}/{name}" if place else name)
+                    below, links = found
+                    if below or links:
+                        name = os.fsdecode(raw_name)
+                        ignores += [(f"{name}/{path}", blob) for path, blob in below]
+                        gitlinks += [f"{name}/{path}" for path in links]
+                elif mode == b"160000":
+                    gitlinks.append(os.fsdecode(raw_name))
+                elif raw_name == b".pipeignore" and mode.decode() in FILE_MODES:
+                    ignores.append((PIPEIGNORE, oid.hex()))
             known = reader.memo[key] = (tuple(ignores), tuple(gitlinks))
         return known

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 from pipesmith.digest import Digest
-from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.errors import UserError
 from pipesmith.fingerprint.blob_digests import BlobDigests
 from pipesmith.fingerprint.commit_files import CommitFiles, Place
 from pipesmith.fingerprint.pipeignore import PipeIgnore
@@ -32,11 +32,12 @@ class Revision:
         self, reader: ObjectReader, commit: str, prefix: str, algorithm: str, state: StateDB | None = None
     ) -> None:
         self._algorithm = algorithm
+        self._reader = reader
         self._files = CommitFiles(reader, commit, prefix)
         self._nothing = self._files.excluded(frozenset())
         self._excluded = self._files.excluded(NEVER_SOURCE)
-        self._deps: dict[str, list[LockedDep]] = {}
-        self._hash_paths: dict[str, set[str]] = {}
+        self._lockfile = Lockfile()
+        self._deps: dict[str, list[LockedDep]] | None = None
         self._ignore: PipeIgnore | None = None
         self._ignore_read = False
         self._memo = reader.memo
@@ -44,13 +45,43 @@ class Revision:
             self._memo["blobs"] = BlobDigests(state)
         self._blobs: BlobDigests = self._memo["blobs"]
 
+    @property
+    def top(self) -> str:
+        """The id of the tree that all this is about: the workspace's folder."""
+        return self._files.top
+
+    def has_rules(self, tree: str, path: str) -> bool:
+        """Return whether `.pipeignore` files or submodules lie in a tree. path: where it lies, for messages."""
+        return any(self._files.summary(self._reader, tree, path))
+
+    def watch(self, looked_at: set[str] | None) -> None:
+        """Tell `looked_at` every path that something is asked of from now on; None: nobody."""
+        self._files.looked_at = looked_at
+
     def use_lock(self, lockfile: Lockfile) -> None:
         """Take the digests of what git does not hold from this lockfile."""
-        for entry in lockfile.stages.values():
-            for dep in entry.deps:
-                self._deps.setdefault(dep.path, []).append(dep)
-            for path, identity in entry.hash_paths.items():
-                self._hash_paths.setdefault(path, set()).add(identity)
+        self._lockfile = lockfile
+        self._deps = None
+
+    def use_algorithm(self, algorithm: str) -> None:
+        """Hash by this one: known only when pipeline.toml was read."""
+        self._algorithm = algorithm
+
+    def _locked(self, path: str) -> list[LockedDep]:
+        """Return what the lockfile's entries say of an input."""
+        if self._deps is None:
+            self._deps = {}
+            for entry in self._lockfile.stages.values():
+                for dep in entry.deps:
+                    self._deps.setdefault(dep.path, []).append(dep)
+        return self._deps.get(path, [])
+
+    def within(self, digest: Digest, path: str) -> Digest | None:
+        """Return the digest of a path inside a folder's content, by the lockfile's entries of stages that read it from
+        this very content: no manifest is asked, data may be elsewhere."""
+        if self._files.looked_at is not None:
+            self._files.looked_at.add(path)
+        return next((dep.digest for dep in self._locked(path) if dep.of == digest.hex), None)
 
     def exclude(self, paths: frozenset[str]) -> None:
         self._excluded = self._files.excluded(NEVER_SOURCE | paths)
@@ -93,6 +124,15 @@ class Revision:
 
     # -- sources --------------------------------------------------------------------------------------------------
 
+    @property
+    def rules(self) -> PipeIgnore | None:
+        """The rules of `.pipeignore`: the same object for the same files."""
+        return self._pipeignore()
+
+    def use_rules(self, rules: PipeIgnore | None) -> None:
+        """Say the rules, where they are known."""
+        self._ignore, self._ignore_read = rules, True
+
     def source_id(self, path: str) -> str | None:
         """Return the id that a source has; a folder without any file that counts has none.
 
@@ -114,7 +154,7 @@ class Revision:
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     def input(self, path: str) -> Found:
-        locked = [dep for dep in self._deps.get(path, ()) if dep.digest.algorithm == self._algorithm]
+        locked = [dep for dep in self._locked(path) if dep.digest.algorithm == self._algorithm]
         try:
             place = self._files.find(path, follow=True)
             if place is None:
@@ -127,7 +167,7 @@ class Revision:
             if identity is not None and len(digests) == 1:
                 return Found(digest=next(iter(digests.values())), git=identity)
             return Found(digest=self.content(place), git=identity)
-        except (EnvironmentFailure, UserError) as error:
+        except UserError as error:
             return Found(digest=None, problem=error.text)
 
     def content(self, place: Place) -> Digest:
@@ -138,7 +178,7 @@ class Revision:
                 self._memo[key] = digest_of(self.entries(place), self._algorithm)[0]
             return self._memo[key]  # type: ignore[no-any-return]
         if place.mode == "120000":
-            return link_digest(os.fsdecode(place.reader.blob(place.oid)), self._algorithm)
+            return link_digest(os.fsdecode(place.reader.blob(place.oid, place.path)), self._algorithm)
         return self._blob(place)
 
     def _collect(self, folder: Place, prefix: str, entries: list[Entry]) -> None:
@@ -147,7 +187,7 @@ class Revision:
             if place.mode == "40000":
                 self._collect(place, f"{path}/", entries)
             elif place.mode == "120000":
-                entries.append(Entry("l", path, text=os.fsdecode(place.reader.blob(place.oid))))
+                entries.append(Entry("l", path, text=os.fsdecode(place.reader.blob(place.oid, place.path))))
             else:
                 digest = self._blob(place)
                 entries.append(Entry("f", path, digest.hex, digest.size, place.mode == "100755"))
@@ -155,7 +195,8 @@ class Revision:
     def _blob(self, place: Place) -> Digest:
         known = self._blobs.get(self._algorithm, place.oid)
         if known is None:
-            known = self._blobs.put_content(self._algorithm, place.oid, place.reader.blob(place.oid))
+            data = place.reader.blob(place.oid, place.path)
+            known = self._blobs.put_content(self._algorithm, place.oid, data, place.reader.repo.object_format)
         return known
 
     def hash_path_id(self, path: str) -> str | None:
@@ -163,7 +204,8 @@ class Revision:
         place = self._files.find(path)
         if place is not None:
             return self.held_id(place)
-        known = {identity for identity in self._hash_paths.get(path, ()) if ":" in identity}
+        entries = self._lockfile.stages.values()
+        known = {entry.hash_paths[path] for entry in entries if ":" in entry.hash_paths.get(path, "")}
         return known.pop() if len(known) == 1 else None
 
     def output(self, path: str) -> Digest | None:

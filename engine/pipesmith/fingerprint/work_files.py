@@ -11,7 +11,7 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 
@@ -25,6 +25,7 @@ from pipesmith.git.cleaned import Cleaner
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
 from pipesmith.git.submodules import submodule_reader
+from pipesmith.store.manifest import link_digest
 
 __all__ = ["Listed", "WorkFiles"]
 
@@ -93,6 +94,7 @@ class WorkFiles:
                 return None
         new = copy(self)
         new._cleaner = Cleaner(self._repo, self._root)
+        new.__dict__.pop("_reader", None)  # closed with the old one
         new._entries = {}
         new._trusted = {path: found for path, found in (self._trusted | self._entries).items() if path not in paths}
         new._links, new._seen, new._new = self._links - paths, dict(self._seen), {}
@@ -358,6 +360,51 @@ class WorkFiles:
             found.update(self._cleaner.ids_beside_index(beside))
         return dict(found)
 
+    def left_out(self, path: str) -> list[tuple[str, Listed]]:
+        """Return what a sparse checkout leaves out at or below a path (`` is the whole), sorted by path."""
+        if not any(files._is_sparse for files in self._each()):
+            return []
+        prefix = f"{path}/" if path else ""
+        return sorted(
+            (
+                (name, row)
+                for name, row in self.listed().items()
+                if row.skip and (name == path or name.startswith(prefix)) and self.mode(name) is None
+            ),
+            key=lambda found: found[0],
+        )
+
+    def _each(self) -> Iterator[WorkFiles]:
+        self.listed()
+        yield self
+        for nested in self._nested.values():
+            yield from nested._each()
+
+    @cached_property
+    def _is_sparse(self) -> bool:
+        return any(row.skip for row in self._own.values())
+
+    def stored_unseen(self, path: str, algorithm: str) -> tuple[str, Digest, bytes]:
+        """Return git's mode, the digest and, of a link, the text of a file that is left out, by what the index has."""
+        owner, inner = self._owner(path)
+        row = owner._own[inner]
+        assert row.mode is not None and row.oid is not None
+        if row.mode == _GITLINK:
+            raise UserError(
+                f"the sparse checkout leaves submodule `{path}` out", f"run `git sparse-checkout add {path}`"
+            )
+        known = owner._blobs.get(algorithm, row.oid) if row.mode != _LINK else None
+        if known is not None:
+            return row.mode, known, b""
+        data = owner._reader.blob(row.oid, path)
+        if row.mode == _LINK:
+            return row.mode, link_digest(os.fsdecode(data), algorithm), data
+        return row.mode, owner._blobs.put_content(algorithm, row.oid, data, owner._repo.object_format), b""
+
+    @cached_property
+    def _reader(self) -> ObjectReader:
+        return ObjectReader(self._repo)
+
     # -- bytes ----------------------------------------------------------------------------------------------------
 
     def stored(self, path: str, own: Digest) -> tuple[Digest, bool | None]:
@@ -439,6 +486,8 @@ class WorkFiles:
 
     def close(self) -> None:
         """End what still runs."""
+        if "_reader" in self.__dict__:
+            self._reader.close()
         for nested in self._nested.values():
             nested.close()
         self._cleaner.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 from pipesmith.digest import Digest
@@ -130,12 +130,13 @@ class WorkTree:
             if mode is not None and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 found.append((name, mode))
             elif mode is None and listed[name].skip:
-                folder = os.path.dirname(name) or "."
-                raise UserError(
-                    f"`{name}` belongs to the source `{path}`, and the sparse checkout leaves it out",
-                    f"run `git sparse-checkout add {folder}`",
-                )
+                raise _left_out(name, f"source `{path}`")
         return found
+
+    def check_given(self, path: str) -> None:
+        """Raise UserError where the work tree lacks some of an input: what a sparse checkout left out."""
+        for name, _row in self._files.left_out(_inner(path)):
+            raise _left_out(name, f"input `{path}`")
 
     @property
     def has_nested(self) -> bool:
@@ -220,7 +221,12 @@ class WorkTree:
 
     def _input(self, path: str) -> Found:
         there = os.path.join(self._root, path) if path else self._root
-        mode = os.lstat(there).st_mode
+        try:
+            mode = os.lstat(there).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if not self._files.left_out(path):
+                raise
+            return self._input_left_out(path)
         if stat.S_ISDIR(mode):
             return self._input_folder(path, self._cache.look(there))
         row = self._files.listed().get(path)
@@ -240,24 +246,47 @@ class WorkTree:
         problem = None
         for name in look.links():
             problem = problem or self._link_problem(f"{path}/{name}" if path else name)
-        tracked = self._tracked_builder()
         git = None
-        if tracked.is_folder(path):
-            self._files.prepare(tracked.files_below(path))
-            git = tracked.tree_id(path)
-        if self._held_builder().is_folder(path) and (not self._files.keeps_bytes or look.has_empty_folders()):
+        if self._tracked_builder().is_folder(path):
+            held = self._held_builder()  # the digest counts what is not tracked yet, so its id must
+            self._files.prepare(held.files_below(path))
+            git = held.tree_id(path)
+        unseen = self._unseen(path)
+        if unseen:
+            digest = self._as_git_stores(path, look.entries(), unseen)
+        elif self._held_builder().is_folder(path) and (not self._files.keeps_bytes or look.has_empty_folders()):
             digest = self._as_git_stores(path, look.entries())
         else:
             digest = look.digest()
         return Found(digest=digest, git=git, problem=problem)
 
-    def _as_git_stores(self, folder: str, entries: list[Entry]) -> Digest:
+    def _input_left_out(self, path: str) -> Found:
+        """Return what the index has of an input of which nothing lies in the work tree."""
+        entry = self._files.entry(path)
+        if entry is not None:
+            return Found(digest=self._files.stored_unseen(path, self._cache.algorithm)[1], git=entry[1])
+        digest = self._as_git_stores(path, [], self._unseen(path))
+        return Found(digest=digest, git=self._tracked_builder().tree_id(path))
+
+    def _unseen(self, folder: str) -> list[Entry]:
+        """Return the entries of what a sparse checkout leaves out below a folder."""
+        found = []
+        for name, _row in self._files.left_out(folder):
+            inner = name[len(folder) + 1 :] if folder else name
+            mode, digest, text = self._files.stored_unseen(name, self._cache.algorithm)
+            if mode == "120000":
+                found.append(Entry("l", inner, text=os.fsdecode(text)))
+            else:
+                found.append(Entry("f", inner, digest.hex, digest.size, mode == "100755"))
+        return found
+
+    def _as_git_stores(self, folder: str, entries: list[Entry], unseen: Sequence[Entry] = ()) -> Digest:
         """Return the digest of a folder that git holds some of: listed files as git stores them, and no empty
-        folders."""
+        folders. unseen: what is not in the work tree and counts all the same."""
         listed = self._files.listed()
         prefix = f"{folder}/" if folder else ""
         self._files.prepare(prefix + entry.path for entry in entries if prefix + entry.path in listed)
-        stored = []
+        stored = list(unseen)
         for entry in entries:
             if entry.kind == "f" and prefix + entry.path in listed:
                 own = Digest(self._cache.algorithm, entry.hex, entry.size)
@@ -293,6 +322,15 @@ class WorkTree:
 
     def output(self, path: str) -> Digest | None:
         return self._cache.digest(os.path.join(self._root, path))
+
+
+def _left_out(name: str, what: str) -> UserError:
+    """Return the error for a file that a stage is to be given and a sparse checkout left out."""
+    folder = os.path.dirname(name) or "."
+    return UserError(
+        f"`{name}` belongs to the {what}, and the sparse checkout leaves it out",
+        f"run `git sparse-checkout add {folder}`",
+    )
 
 
 def _inner(path: str) -> str:

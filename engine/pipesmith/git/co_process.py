@@ -26,9 +26,18 @@ class CoProcess:
     """One such process. Buffered: unbuffered reads of a pipe return short."""
 
     def __init__(
-        self, repo: Repository, args: Sequence[str], cwd: str | None = None, env: dict[str, str] | None = None
+        self,
+        repo: Repository,
+        args: Sequence[str],
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        *,
+        listen: bool = False,
     ) -> None:
-        self._process = repo.start(*args, cwd=cwd, stdin=True, env=env)
+        """listen: what it says on standard error is kept for `said`."""
+        self._errors = _nameless_file() if listen else None
+        self._heard = 0
+        self._process = repo.start(*args, cwd=cwd, stdin=True, env=env, stderr=self._errors)
 
     def ask(self, line: bytes) -> bytes:
         """Write a line, return the line that is the answer, without its newline.
@@ -68,6 +77,29 @@ class CoProcess:
             raise EnvironmentFailure("git ended in the middle of an answer")
         return answer[:-1]
 
+    def ask_ahead(self, lines: Sequence[bytes]) -> None:
+        """Write lines whose answers are taken by `answer`, one by one.
+
+        They must fit into the pipe of a process that reads nothing meanwhile: 4096 bytes always do."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"".join(line + b"\n" for line in lines))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # whoever takes the answers finds out
+
+    def answer(self) -> bytes:
+        """Return the answer to the next line that was written ahead. Raises EnvironmentFailure when it has gone."""
+        return self._answer()
+
+    def said(self) -> str:
+        """Return what it said on standard error since this was last asked."""
+        if self._errors is None:
+            return ""
+        data = os.pread(self._errors, 1 << 16, self._heard)
+        self._heard += len(data)
+        return os.fsdecode(data)
+
     def read(self, size: int) -> bytes:
         """Return exactly `size` more bytes of the answer."""
         assert self._process.stdout is not None
@@ -77,6 +109,10 @@ class CoProcess:
         return data
 
     def close(self) -> None:
+        self.end()
+
+    def end(self) -> str:
+        """End the process; return what it said on standard error since `said` was last asked."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.close()
@@ -84,3 +120,18 @@ class CoProcess:
             pass
         self._process.stdout.close()
         self._process.wait()
+        said = self.said()
+        if self._errors is not None:
+            os.close(self._errors)
+            self._errors = None
+        return said
+
+
+def _nameless_file() -> int:
+    """Return the descriptor of a new file without a name, for what another process writes."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("said")
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

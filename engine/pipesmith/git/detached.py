@@ -21,7 +21,8 @@ _SETTINGS = {
     "index.sparse": "false",
     "advice.detachedHead": "false",
 }
-_ABOVE = (".gitattributes", ".gitignore", ".gitmodules", ".lfsconfig")  # what git reads of folders above a workspace
+# What git and uv read of the folders above a workspace.
+_ABOVE = (".gitattributes", ".gitignore", ".gitmodules", ".lfsconfig", "uv.toml", "pyproject.toml", ".python-version")
 _SPECIAL = str.maketrans({char: f"\\{char}" for char in "*?[]\\!# "})
 
 
@@ -46,7 +47,7 @@ def add_work_tree(repo: Repository, path: str, commit: str) -> Repository:
 
 
 def fill(repo: Repository, tree: str, prefix: str = ".") -> None:
-    """Check a tree (or commit) out: all of it, or what lies below a folder and what git reads of those above it.
+    """Check a tree (or commit) out: all of it, or what lies below a folder and the settings in those above it.
 
     Filters run as in any checkout; a partial clone fetches what it lacks. Raises EnvironmentFailure.
     """

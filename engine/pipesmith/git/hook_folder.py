@@ -213,7 +213,8 @@ class HooksApart(HookFolder):
                 self.repo.run("config", f"--{scope}", "core.hooksPath", value)
             else:
                 self.repo.run("config", "--local", "--unset", "core.hooksPath", ok=(0, 5))
-        self.repo.run("config", "--local", "--remove-section", "pipesmith", ok=(0, 128))
+        for key in ("pipesmith.hooksPath", "pipesmith.hooksPathScope"):
+            self.repo.run("config", "--local", "--unset", key, ok=(0, 5))
         with _writing(self.path):
             shutil.rmtree(self.path)
 

@@ -22,7 +22,11 @@ def choose_remote(repo: Repository, name: str | None, *, pushing: bool) -> str:
     Raises UserError where that is none."""
     names = _names(repo)
     if name is not None:
-        if name in names or (not name.startswith("-") and (":" in name or "/" in name or os.path.isdir(name))):
+        if name in names:
+            return name
+        if os.path.isdir(name):
+            return os.path.abspath(name)  # git is asked at the top of the work tree
+        if not name.startswith("-") and (":" in name or "/" in name):
             return name
         near = nearest(name, names)
         help = f"did you mean `{near}`?" if near else "`git remote` lists them"

@@ -29,7 +29,6 @@ _LOCAL_VARIABLES = (
     "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE",
     "GIT_INDEX_FILE",
-    "GIT_NO_REPLACE_OBJECTS",
     "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX",
     "GIT_REPLACE_REF_BASE",
@@ -169,16 +168,21 @@ class Repository:
         return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
     def start(
-        self, *args: str, cwd: str | None = None, stdin: bool = False, env: dict[str, str] | None = None
+        self,
+        *args: str,
+        cwd: str | None = None,
+        stdin: bool = False,
+        env: dict[str, str] | None = None,
+        stderr: int | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start `git ARGS` with its output in a pipe."""
+        """Start `git ARGS` with its output in a pipe. stderr: the descriptor of a file, None to drop it."""
         return subprocess.Popen(
             ["git", *args],
             cwd=cwd or self.top,
             env=self._env | env if env else self._env,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
         )
 
     def resolve(self, revision: str) -> str:
@@ -218,6 +222,16 @@ class Repository:
             if key:
                 found[key] = value if given else "true"
         return found
+
+    @cached_property
+    def shallow(self) -> frozenset[str]:
+        """The commits whose parents this clone does not have, though there are some."""
+        path = self._env.get("GIT_SHALLOW_FILE") or os.path.join(self.common_dir, "shallow")
+        try:
+            with open(path, encoding="ascii") as file:
+                return frozenset(file.read().split())
+        except (FileNotFoundError, NotADirectoryError):
+            return frozenset()
 
     def config_bool(self, key: str, default: bool) -> bool:
         """Return a boolean of the configuration; what is no boolean counts as `default`."""

@@ -113,14 +113,13 @@ def _seed(repo: Repository, index: str) -> None:
 
 @dataclass(slots=True)
 class _Listing:
-    """untracked: files. repositories: nested ones that are not tracked. unwatched, skipped: tracked files in the work
-    tree that git was told not to look at (assume-unchanged, skip-worktree). submodules: tracked as such. conflicted:
-    whether a merge left entries of several sides."""
+    """untracked: files. repositories: nested ones that are not tracked. hidden: rows for `update-index --index-info` of
+    tracked files that git was told not to look at: assume-unchanged, and skip-worktree where there is a file.
+    submodules: tracked as such. conflicted: whether a merge left entries of several sides."""
 
     untracked: list[str] = field(default_factory=list)
     repositories: list[str] = field(default_factory=list)
-    unwatched: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
     submodules: list[str] = field(default_factory=list)
     conflicted: bool = False
 
@@ -137,14 +136,14 @@ def _list(repo: Repository, env: dict[str, str]) -> _Listing:
         head, _, path = row.partition("\t")
         if not path:
             continue
-        if head[0].islower():
-            listing.unwatched.append(path)
+        is_hidden = head[0].islower()
         if head[0] in "Ss":
             folder = path.rpartition("/")[0]
             if folder not in folders:
                 folders[folder] = os.path.isdir(os.path.join(repo.top, folder))
-            if folders[folder] and os.path.lexists(os.path.join(repo.top, path)):
-                listing.skipped.append(path)
+            is_hidden = folders[folder] and os.path.lexists(os.path.join(repo.top, path))
+        if is_hidden:
+            listing.hidden.append(row[2:])
         if not head.endswith(" 0"):
             listing.conflicted = True
         if head[2:8] == _GITLINK:
@@ -213,10 +212,13 @@ class _Choice:
 
 
 def _show_hidden(repo: Repository, env: dict[str, str], listing: _Listing) -> None:
-    """In our index, take back what the user told git not to look at: the file as it is now is what is built."""
-    for flag, paths in (("--no-assume-unchanged", listing.unwatched), ("--no-skip-worktree", listing.skipped)):
-        if paths:
-            repo.run(*_WRITING, "update-index", flag, "-z", "--stdin", env=env, input=_joined(paths))
+    """In our index, take back what the user told git not to look at: the file as it is now is what is built.
+
+    Such an entry is made anew, so that its content is looked at: git does not mark one that was written in the second
+    in which it was added, and so would believe its stamp."""
+    if listing.hidden:
+        args = ("update-index", "-z", "--index-info")
+        repo.run(*_WRITING, *args, env=env, input=_joined(listing.hidden))
 
 
 def _add_tracked(repo: Repository, env: dict[str, str]) -> dict[str, str]:

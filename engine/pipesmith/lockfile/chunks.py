@@ -6,16 +6,17 @@ Only a shortcut: a text of another shape than the emitter's, or one with a fault
 from __future__ import annotations
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
 from pipesmith.lockfile.emitter import HEADER
 from pipesmith.lockfile.model import LOCK_VERSION
 
-__all__ = ["Memory", "document_of"]
+__all__ = ["Memory", "Tables", "document_of", "tables_of"]
 
 _WORTH_CHARS = 20_000
+_WORTH_TABLES = 30
 _KEY = "lock-tables"
 
 
@@ -26,6 +27,53 @@ class Memory(Protocol):
     def write(self, statements: Any) -> None: ...
 
 
+def tables_of(text: str) -> list[str] | None:
+    """Return the text of each table, from behind its first bracket; None where the emitter did not write it."""
+    if not text.startswith(HEADER):
+        return None
+    head, *tables = text.removesuffix("\n").split("\n\n[")
+    return tables if tables and head == f"{HEADER}version = {LOCK_VERSION}" else None
+
+
+class Tables:
+    """Tables and what they say. memory: where that is remembered."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._known: dict[bytes, Any] | None = None
+        self._found: dict[bytes, Any] = {}
+        self._changed = False
+
+    def documents(self, tables: Sequence[str], many: int) -> list[dict[str, Any]] | None:
+        """Return what each table says, as tomllib would; None where one says nothing.
+
+        many: of how many tables these are some; few are not worth the asking."""
+        if self._known is None:
+            self._known = _load(self._memory) if many >= _WORTH_TABLES else {}
+        found = []
+        for table in tables:
+            key = _key(table)
+            document = self._known.get(key)
+            if document is None:
+                import tomllib
+
+                try:
+                    document = tomllib.loads(f"[{table}")
+                except (tomllib.TOMLDecodeError, RecursionError):
+                    return None
+                self._known[key] = document
+                self._changed = many >= _WORTH_TABLES
+            self._found[key] = document
+            found.append(document)
+        return found
+
+    def flush(self) -> None:
+        """Remember the tables that were asked for last, for later processes."""
+        if self._changed and self._known is not None:
+            _store(self._memory, self._known, self._found)
+            self._changed = False
+
+
 def document_of(text: str, memory: Memory) -> dict[str, Any] | None:
     """Return what the text says, as tomllib would; None where it must be read as a whole."""
     if len(text) < _WORTH_CHARS or not text.startswith(HEADER):
@@ -34,7 +82,7 @@ def document_of(text: str, memory: Memory) -> dict[str, Any] | None:
     if head != f"{HEADER}version = {LOCK_VERSION}":
         return None
     known = _load(memory)
-    keys = [blake2b(table.encode("utf-8", "surrogateescape"), digest_size=16).digest() for table in tables]
+    keys = [_key(table) for table in tables]
     unknown = [index for index, key in enumerate(keys) if key not in known]
     found = {key: known[key] for key in keys if key in known}
     if unknown or not tables:
@@ -52,6 +100,10 @@ def document_of(text: str, memory: Memory) -> dict[str, Any] | None:
     if unknown:
         _store(memory, known, found)
     return document
+
+
+def _key(table: str) -> bytes:
+    return blake2b(table.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 def _merge(document: dict[str, Any], table: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from pipesmith.lockfile.model import (
     StageLock,
 )
 
-__all__ = ["Memory", "parse"]
+__all__ = ["Memory", "entry_of", "parse"]
 
 _PLACE = re.compile(r"\(at line (\d+)")
 
@@ -48,6 +48,25 @@ def parse(text: str, *, file: str = "pipe.lock", cache: Memory | None = None) ->
         environments=_tables(text, file, document, "environment", _environment),
         datasets=_tables(text, file, document, "dataset", _dataset),
     )
+
+
+def entry_of(document: Mapping[str, Any]) -> tuple[str, str, Any] | None:
+    """Return (kind, name, entry) of a document that is one table `[kind.name]`; None where it is anything else."""
+    readers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+        "stage": _stage,
+        "environment": _environment,
+        "dataset": _dataset,
+    }
+    if len(document) != 1:
+        return None
+    (kind, named), *_ = document.items()
+    if kind not in readers or not isinstance(named, dict) or len(named) != 1:
+        return None
+    (name, entry), *_ = named.items()
+    try:
+        return kind, name, readers[kind](entry)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
 
 
 _Entry = TypeVar("_Entry")

@@ -16,7 +16,9 @@ from pipesmith.retention.leftovers import open_up
 from pipesmith.store.locks import LockTable
 from pipesmith.store.modes import make_folders
 
-__all__ = ["place", "sweep_places"]
+__all__ = ["REGISTERING", "place", "sweep_places"]
+
+REGISTERING = "work trees"  # shared by who registers one with git, alone held by who removes the folder of all
 
 _PREFIX = "place-"
 
@@ -34,7 +36,7 @@ def place(pipe_dir: str, common_dir: str, locks: LockTable) -> Iterator[str]:
         os.mkdir(folder)
         yield folder
     finally:
-        _remove(folder, common_dir)
+        _remove(folder, common_dir, locks)
         hold.release()
 
 
@@ -47,7 +49,7 @@ def sweep_places(pipe_dir: str, common_dir: str, locks: LockTable) -> None:
         except OSError:
             return  # nothing can be written here
         if hold is not None:
-            _remove(os.path.join(tmp, name), common_dir)
+            _remove(os.path.join(tmp, name), common_dir, locks)
             hold.release()
 
 
@@ -67,14 +69,15 @@ def _left(tmp: str, common_dir: str) -> set[str]:
     return found
 
 
-def _remove(folder: str, common_dir: str) -> None:
+def _remove(folder: str, common_dir: str, locks: LockTable) -> None:
     """The folder goes first: as long as it is there it is found again."""
     if os.path.lexists(folder):
         shutil.rmtree(folder, onerror=open_up)
     for admin, path in work_tree_folders(common_dir):
         if path.startswith(f"{folder}{os.sep}"):
             shutil.rmtree(admin, ignore_errors=True)
-    try:
-        os.rmdir(os.path.join(common_dir, "worktrees"))
-    except OSError:
-        pass  # the user's own are in it, or there never was one
+    with locks.exclusive(REGISTERING):
+        try:
+            os.rmdir(os.path.join(common_dir, "worktrees"))
+        except OSError:
+            pass  # the user's own are in it, or there never was one

@@ -5,7 +5,7 @@ One code for the work tree and for a commit: it takes a Tree and cannot tell whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pipesmith.digest import Digest
@@ -31,7 +31,7 @@ class Outside:
     environment(stage): (text that stands for what it resolved to or None without one, a reason where it is not known).
     dataset(name): the pinned digest, or None where there is no pin that holds.
     within(digest, path, workspace path): digest of a path inside a folder's content, None where it has no such path.
-    notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key).
+    notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key). beside(path): what lies in its folder.
     """
 
     environment: Callable[[Stage], tuple[str | None, Reason | None]]
@@ -39,14 +39,21 @@ class Outside:
     within: Callable[[Digest, str, str], Digest | None]
     notebook: Callable[[bytes], str]
     metric_at: Callable[[str, str, str], float | None]
+    beside: Callable[[str], Iterable[str]] = lambda _path: ()
 
 
 class Judgement:
     """Judges stages one by one. The results of the stages before them are told by `settle`, or known from their own
-    verdicts."""
+    verdicts. known: results that are settled already."""
 
     def __init__(
-        self, pipeline: Pipeline, tree: Tree, lockfile: Lockfile, question: Question, outside: Outside
+        self,
+        pipeline: Pipeline,
+        tree: Tree,
+        lockfile: Lockfile,
+        question: Question,
+        outside: Outside,
+        known: Mapping[str, Result] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.tree = tree
@@ -54,7 +61,7 @@ class Judgement:
         self.question = question
         self.outside = outside
         self.left_alone: frozenset[str] = frozenset()  # stages whose locked outputs count, whatever else is so
-        self._results: dict[str, Result] = {}
+        self._results: dict[str, Result] = dict(known or {})
 
     def settle(self, stage: str, outs: tuple[LockedOut, ...], metrics: Mapping[str, float]) -> None:
         """Say what a stage has now: judged stages after it use it."""
@@ -167,7 +174,7 @@ class Judgement:
         if found.problem is not None:
             problems.append((key, found.problem, None))
         elif found.digest is None:
-            near = nearest(part.place, self.pipeline.output_paths)
+            near = nearest(part.place, [*self.pipeline.output_paths, *self.outside.beside(part.place)])
             help = f"did you mean `{near}`?" if near else "put it there, or name what makes it: `stage:NAME.OUTPUT`"
             problems.append((key, f"`{part.place}` does not exist and no stage makes it", help))
         return found

@@ -349,6 +349,8 @@ class _Bisect:
             result = self.workspace.build(
                 [self.target],
                 rev=commit,
+                by_fingerprint=True,
+                deliver=False,
                 jobs=self.options.jobs,
                 command_line=self.options.command_line,
                 on_event=self.on_event,

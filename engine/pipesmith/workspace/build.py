@@ -7,19 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipesmith.build.context import BuildContext, Choices, Elsewhere, Outcome
+from pipesmith.build.context import Outcome
 from pipesmith.build.control import Control
 from pipesmith.build.deliveries import Deliveries
-from pipesmith.build.evidence import Stamper
 from pipesmith.build.interrupts import Interrupts
 from pipesmith.build.job import JobRunner
-from pipesmith.build.limits import Limits
-from pipesmith.build.place import Placer, remove_unfinished
+from pipesmith.build.place import remove_unfinished
 from pipesmith.build.scheduler import Scheduler
-from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, StageError, UserError
 from pipesmith.events import BuildFinished, BuildStarted, Event, Notice
-from pipesmith.executors.gpus import GpuPool
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.history.run_id import new_run_id
 from pipesmith.history.timings import last_seconds, remember_seconds
@@ -35,6 +31,7 @@ from pipesmith.workspace.recording import Recorder
 from pipesmith.workspace.remarks import remark
 from pipesmith.workspace.results import BuildResult, StageResult
 from pipesmith.workspace.session import Session
+from pipesmith.workspace.wiring import context_of, limits_of, runner_of
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -58,7 +55,7 @@ def build(
     refuse_inside_a_stage("pipe build")
     listener, control = on_event or (lambda event: None), control or Control()
     if options.rev is not None or options.experiment is not None:
-        from pipesmith.workspace.elsewhere import build_elsewhere
+        from pipesmith.workspace.build_elsewhere import build_elsewhere
 
         return build_elsewhere(workspace, options, listener, control)
     return _Build(workspace, options, listener, control).run(session)
@@ -98,7 +95,8 @@ class _Build:
         if self.options.dry_run:
             return planned_result(plan)
         remark(session, plan.stages, self.notice)
-        undelivered = self._deliver_owed(session, [name for name, verdict in plan.verdicts.items() if verdict.fresh])
+        fresh = [name for name, verdict in plan.verdicts.items() if verdict.fresh]
+        undelivered = self._deliver_owed(session, fresh) if self.options.deliver else None
         result = self._build(plan)
         if undelivered is not None and result.status in ("succeeded", "up-to-date"):
             raise undelivered
@@ -187,9 +185,9 @@ class _Build:
             local.start()
             user, host = user_and_host()
             recorder = Recorder(session, self.run_id, self.options, user=user, host=host, notice=self.notice)
-            context = self._context(plan, local, recorder)
+            context = context_of(plan, self.options, local, recorder, self.listener, self.notice)
             lock = LockKeeper(session)
-            runner = self._runner(context, session, lock)
+            runner = runner_of(context, session, lock)
             seconds = last_seconds(workspace.state, plan.wanted)
             among = set(plan.wanted)
             before = edges(session.pipeline)
@@ -197,7 +195,7 @@ class _Build:
                 context,
                 plan.judgement,
                 runner,
-                self._limits(plan, context, local),
+                limits_of(plan, context, local),
                 order=plan.wanted,
                 before={name: [earlier for earlier in before[name] if earlier in among] for name in plan.wanted},
                 verdicts=plan.verdicts,
@@ -231,81 +229,6 @@ class _Build:
         finally:
             session.computes.close()
             local.close()
-
-    def _context(self, plan: Plan, local: LocalExecutor, recorder: Recorder) -> BuildContext:
-        workspace, options, session = self.workspace, self.options, plan.session
-        return BuildContext(
-            repo=workspace.repo,
-            root=workspace.root,
-            pipe_dir=workspace.pipe_dir,
-            pipeline=session.pipeline,
-            run=self.run_id,
-            tree=session.tree,
-            fresh_tree=session.fresh_tree,
-            digest_now=session.output_now,
-            state=workspace.state,
-            store=session.store,
-            actions=session.actions,
-            executors=session.computes.executors(local),
-            choices=Choices(
-                jobs=options.jobs or max(1, int(local.capacity().cpus)),
-                keep_going=options.keep_going,
-                force=plan.forced,
-                held=options.held,
-                restore=options.restore,
-                allow_missing=options.allow_missing,
-            ),
-            listener=self.listener,
-            environment=lambda stage: session.pins.materialise(stage, self.notice),
-            dataset_files=session.pins.dataset_files,
-            git=recorder.git,
-            user=recorder.record.user,
-            host=recorder.record.host,
-            elsewhere=self._elsewhere(session),
-        )
-
-    def _elsewhere(self, session: Session) -> Elsewhere | None:
-        place, lender = self.workspace.place, session.lender
-        if place is None or lender is None:
-            return None
-        return Elsewhere(
-            seen_at=place.seen_at,
-            data_root=place.of.root,
-            spared=None if place.of.repo.is_bare else place.of.repo.top,
-            owner=place.owner,
-            failed=os.path.join(self.workspace.pipe_dir, "tmp", "failed-elsewhere", self.run_id),
-            input_at=lender.input_at,
-        )
-
-    def _runner(self, context: BuildContext, session: Session, lock: LockKeeper) -> JobRunner:
-        def said(path: str, digest: Digest) -> None:
-            context.notice(
-                "warning",
-                f"`{path}` was not what the lockfile says; what lay there is kept as {digest.hex}",
-                f"`pipe cat {digest.hex[:12]}` shows it, `pipe checkout --to DIR` puts other states elsewhere",
-            )
-
-        return JobRunner(
-            build=context,
-            placer=Placer(self.workspace.root, session.store, session.output_now, said),
-            lock_writer=lock.writer,
-            workspace_lock=self.workspace.guard,
-            metric_at=session.metric_at,
-            locked=session.lockfile.stages.get,
-            stamper=Stamper(),
-        )
-
-    def _limits(self, plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits:
-        computes = plan.session.pipeline.computes
-        gpu_count = computes["local"].gpus if "local" in computes else None
-        to_run = [s for s in plan.stages if plan.verdicts[s.name].state in (State.STALE, State.PENDING)]
-        return Limits(
-            context.choices.jobs,
-            plan.session.computes.capacities(to_run, local),
-            {name: compute.max_jobs for name, compute in computes.items()},
-            self.workspace.locks,
-            GpuPool(gpu_count) if any(stage.resources.gpus for stage in plan.stages) else None,
-        )
 
     def _keep_small(self, session: Session) -> None:
         """Keep the cache under `[cache] max-size`."""

@@ -14,30 +14,23 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipesmith.build.interrupts import Interrupts
 from pipesmith.errors import EnvironmentFailure, UserError
-from pipesmith.git.detached import add_work_tree, fill, gitlinks, make_nested
-from pipesmith.git.objects import ObjectReader
+from pipesmith.git.detached import add_work_tree, fill
 from pipesmith.git.repository import Repository
-from pipesmith.git.snapshot import commit_tree, write_snapshot
-from pipesmith.git.submodules import submodule_reader
-from pipesmith.retention.places import place, sweep_places
+from pipesmith.git.snapshot import commit_tree
+from pipesmith.retention.places import REGISTERING, place, sweep_places
 from pipesmith.store.modes import prepare
+from pipesmith.workspace.filling import copy_work_tree, fill_submodules, source_places
 from pipesmith.workspace.recording import snapshot_of
 from pipesmith.workspace.workspace import PIPELINE_NAME, Workspace
 
-if TYPE_CHECKING:
-    from pipesmith.build.control import Control
-    from pipesmith.events import Event
-    from pipesmith.workspace.plan import BuildOptions
-    from pipesmith.workspace.results import BuildResult
-
-__all__ = ["Place", "build_elsewhere", "commit_elsewhere", "resolve_commit", "work_tree_elsewhere", "workspace_at"]
+__all__ = ["Place", "commit_elsewhere", "resolve_commit", "work_tree_elsewhere", "workspace_at"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +133,7 @@ def commit_elsewhere(
         "experiment": experiment,
     }
     with _terminable(), _worktree(workspace, commit, made) as other:
-        _fill_submodules(workspace.repo, other.repo, workspace.prefix)
+        fill_submodules(workspace.repo, other.repo, workspace.prefix)
         _check_pipeline(other, commit)
         yield other
 
@@ -155,7 +148,8 @@ def work_tree_elsewhere(
     if repo.is_bare:
         raise UserError("a bare repository has no work tree", "build a commit: `pipe build --rev REV`")
     prepare(workspace.pipe_dir, repo.config.get("core.sharedrepository"))
-    tree, left_out = snapshot_of(workspace.session(overrides))
+    session = workspace.session(overrides)
+    tree, left_out = snapshot_of(session)
     commit = repo.head()
     made = {
         "tree": tree,
@@ -169,31 +163,41 @@ def work_tree_elsewhere(
         empty = repo.run("hash-object", "-t", "tree", "-w", "--stdin", input=b"").decode().strip()
         commit = commit_tree(repo, empty, None, "before the first commit\n")
     with _terminable(), _worktree(workspace, commit, made) as other:
-        _copy_work_tree(repo, other.repo, workspace.prefix, left_out)
+        with _told(workspace):
+            copy_work_tree(repo, other.repo, workspace.prefix, source_places(session.pipeline, workspace.prefix))
+            if not os.path.lexists(os.path.join(other.root, PIPELINE_NAME)):  # git ignores it
+                os.makedirs(other.root, exist_ok=True)
+                shutil.copy2(os.path.join(workspace.root, PIPELINE_NAME), other.root)
         yield other
 
 
 @contextmanager
 def _worktree(workspace: Workspace, commit: str, made: Mapping[str, Any]) -> Iterator[Workspace]:
     repo = workspace.repo
+    if os.environ.get("GIT_QUARANTINE_PATH"):
+        raise EnvironmentFailure(
+            "what is being pushed can't be built before it is accepted: git allows no work tree of it",
+            "build it in the hook `post-receive`; `pipe status --rev` judges it before",
+        )
     prepare(workspace.pipe_dir, repo.config.get("core.sharedrepository"))
     sweep_places(workspace.pipe_dir, repo.common_dir, workspace.locks)
-    with _told(workspace), _held_at_end(place(workspace.pipe_dir, repo.common_dir, workspace.locks)) as folder:
-        top = os.path.join(folder, os.path.basename(repo.top).removesuffix(".git") or "workspace")
-        other = add_work_tree(repo, top, commit)
-        fill(other, made["tree"], workspace.prefix)
-        root = other.top if workspace.prefix == "." else os.path.join(other.top, workspace.prefix)
-        seen_at = workspace.root
-        aside = None
-        if repo.is_bare or not os.path.isdir(workspace.root):
-            aside = tempfile.mkdtemp(prefix="pipe-place-")
-            seen_at = os.path.join(os.path.realpath(aside), os.path.basename(root))
-            os.mkdir(seen_at)
-        try:
-            yield Workspace(other, root, Place(folder=folder, of=workspace, seen_at=seen_at, **made))
-        finally:
-            if aside is not None:
-                shutil.rmtree(aside, ignore_errors=True)
+    with ExitStack() as stack:
+        with _told(workspace):
+            folder = stack.enter_context(
+                _held_at_end(place(workspace.pipe_dir, repo.common_dir, workspace.locks)),
+            )
+            top = os.path.join(folder, os.path.basename(repo.top).removesuffix(".git") or "workspace")
+            with workspace.locks.shared(REGISTERING):
+                other = add_work_tree(repo, top, commit)
+            fill(other, made["tree"], workspace.prefix)
+            root = other.top if workspace.prefix == "." else os.path.join(other.top, workspace.prefix)
+            seen_at = workspace.root
+            if repo.is_bare or not os.path.isdir(workspace.root):
+                aside = os.path.realpath(tempfile.mkdtemp(prefix="pipe-place-"))
+                stack.callback(shutil.rmtree, aside, ignore_errors=True)
+                seen_at = os.path.join(aside, os.path.basename(root))
+                os.mkdir(seen_at)
+        yield Workspace(other, root, Place(folder=folder, of=workspace, seen_at=seen_at, **made))
 
 
 @contextmanager
@@ -243,152 +247,3 @@ def _check_pipeline(other: Workspace, commit: str) -> None:
     if not os.path.isfile(os.path.join(other.root, PIPELINE_NAME)):
         within = "" if other.prefix == "." else f"{other.prefix}/"
         raise UserError(f"there is no {within}{PIPELINE_NAME} at {commit[:10]}", "name a commit that has one")
-
-
-# -- repositories inside ----------------------------------------------------------------------------------------------
-
-
-def _fill_submodules(source: Repository, target: Repository, prefix: str) -> None:
-    """Check submodules out at their commits, from what this clone has of them; those it lacks stay empty, which is told
-    where a stage needs one."""
-    links = gitlinks(target, prefix)
-    if not links:
-        return
-    reader = ObjectReader(source)
-    try:
-        _fill_links(reader, target, links)
-    finally:
-        reader.close()
-
-
-def _fill_links(reader: ObjectReader, target: Repository, links: list[tuple[str, str]]) -> None:
-    for path, commit in links:
-        try:
-            inner = submodule_reader(reader, path, commit)
-        except UserError:
-            continue
-        nested = make_nested(inner.repo, os.path.join(target.top, path), commit, commit)
-        _fill_links(inner, nested, gitlinks(nested))
-
-
-def _copy_work_tree(source: Repository, target: Repository, prefix: str, left_out: Mapping[str, str]) -> None:
-    """Bring what a snapshot's tree lacks: repositories inside as they are, and untracked files that no snapshot keeps
-    (too big, or secret) though stages are given them."""
-    from pipesmith.executors.copying import copy_any
-
-    within = "" if prefix == "." else f"{prefix}/"
-    nested = [path for path, _commit in gitlinks(target, prefix)]
-    for path, reason in left_out.items():
-        if not path.startswith(within) or reason in ("a data input", "a cached output", "can't be read"):
-            continue
-        if reason.startswith("a nested repository"):
-            nested.append(path)
-        elif not reason.startswith("a submodule"):
-            there = os.path.join(target.top, path)
-            os.makedirs(os.path.dirname(there), exist_ok=True)
-            if os.path.lexists(os.path.join(source.top, path)) and not os.path.lexists(there):
-                copy_any(os.path.join(source.top, path), there, read_only=False, stop=lambda: False)
-    for path in nested:
-        here = os.path.join(source.top, path)
-        if not os.path.lexists(os.path.join(here, ".git")):
-            continue  # not checked out
-        inner = Repository.discover(here, nested=True)
-        index = os.path.join(target.git_dir, f"index-{os.getpid()}")
-        tree, missing = write_snapshot(
-            inner, index, left_out={}, max_file_bytes=20_000_000, ignores=lambda _path: False
-        )
-        made = make_nested(inner, os.path.join(target.top, path), tree, inner.head())
-        _copy_work_tree(inner, made, ".", missing)
-
-
-# -- builds -----------------------------------------------------------------------------------------------------------
-
-
-def build_elsewhere(
-    workspace: Workspace, options: BuildOptions, on_event: Callable[[Event], None], control: Control
-) -> BuildResult:
-    """Build a commit (`rev`), or the work tree as it is with `overrides`, in a place of its own. Raises as `build`."""
-    from pipesmith.workspace.build import build
-
-    inner = replace(options, rev=None, experiment=None)
-    if options.rev is None:
-        assert options.experiment is not None
-        with work_tree_elsewhere(workspace, options.experiment, options.overrides) as other:
-            return build(other, inner, on_event, control=control)
-    commit = resolve_commit(workspace.repo, options.rev)
-    known = _fresh_already(workspace, commit, options)
-    if known is not None:
-        return replace(known, revision=commit)
-    with commit_elsewhere(workspace, options.rev, experiment=options.experiment) as other:
-        result = build(other, inner, on_event, control=control)
-        return replace(result, revision=commit, not_locked=_not_locked(workspace, other, commit, result))
-
-
-def _fresh_already(workspace: Workspace, commit: str, options: BuildOptions) -> BuildResult | None:
-    """Return the answer where a commit's own lockfile and the cache give it, without a place; else None."""
-    if options.overrides or options.force or options.since or options.compute or options.experiment:
-        return None
-    if any(name.startswith("PIPE_PARAM_") for name in os.environ):
-        return None
-    from pipesmith.build.deliveries import Deliveries
-    from pipesmith.store.object_store import ObjectStore
-    from pipesmith.workspace.at_commit import verdicts_at
-    from pipesmith.workspace.plan import wanted_stages
-    from pipesmith.workspace.results import BuildResult, StageResult
-    from pipesmith.workspace.session import select_stages
-
-    pipeline, verdicts = verdicts_at(workspace, commit)
-    folder = workspace.pipe_dir
-    store = ObjectStore(os.path.join(folder, "cache"), os.path.join(folder, "tmp"), workspace.state, pipeline.cache)
-    named = select_stages(pipeline, options.stages) if options.stages else pipeline.targets
-    wanted = wanted_stages(pipeline, named, options)
-    owner = Place(folder="", of=workspace, seen_at="", tree="", revision=commit).owner
-    if Deliveries.of(folder, workspace.root, pipeline.datastores, store, owner=owner).owed(wanted):
-        return None
-    stages = []
-    for name in wanted:
-        stage, verdict = pipeline.stages[name], verdicts[name]
-        environment = pipeline.environments[stage.environment] if stage.environment else None
-        if not verdict.fresh or verdict.broken or verdict.result is None or not stage.reuse:
-            return None
-        if environment is not None and environment.python == "system":
-            return None  # only asking the running interpreter tells
-        for out in verdict.result.outs:
-            declared = stage.outputs.get(out.name)
-            spared = options.allow_missing or (declared is not None and declared.temp)
-            if not spared and not store.has(out.digest):
-                return None
-        stages.append(
-            StageResult(
-                name=name,
-                status="fresh",
-                fingerprint=verdict.fingerprint.key if verdict.fingerprint else None,
-                outputs=verdict.result.outs,
-                metrics=verdict.result.metrics,
-                notes=verdict.notes,
-            )
-        )
-    return BuildResult(run=None, status="up-to-date", stages=tuple(stages))
-
-
-def _not_locked(workspace: Workspace, other: Workspace, commit: str, result: BuildResult) -> tuple[str, ...]:
-    """Return the stages that are built now, and that the commit's own lockfile does not have so."""
-    from pipesmith.workspace.revisions import lockfile_at
-
-    if result.status == "planned":
-        return ()
-    theirs = lockfile_at(workspace, commit)
-    ours = other.session().lockfile
-    found = []
-    for stage in result.stages:
-        now = ours.stages.get(stage.name)
-        then = theirs.stages.get(stage.name) if theirs is not None else None
-        if now is not None and stage.status in ("ran", "restored", "fresh"):
-            same = then is not None and then.fingerprint == now.fingerprint
-            if (
-                not same
-                or then is None
-                or {o.path: o.digest for o in then.outs} != {o.path: o.digest for o in now.outs}
-            ):
-                found.append(stage.name)
-    return tuple(found)

@@ -29,7 +29,7 @@ Notice = Callable[[str], None]
 class BuildOptions:
     """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. rev, experiment:
     built in a place of its own. by_fingerprint: a stage with `reuse = false` is judged as any other. held: stages that
-    are not tried again while their fingerprint has this key."""
+    are not tried again while their fingerprint has this key. deliver: outputs go where `to` says."""
 
     stages: tuple[str, ...] = ()
     jobs: int | None = None
@@ -51,6 +51,7 @@ class BuildOptions:
     command_line: tuple[str, ...] = ()
     by_fingerprint: bool = False
     held: Mapping[str, str | None] = field(default_factory=dict)
+    deliver: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

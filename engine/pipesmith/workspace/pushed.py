@@ -47,6 +47,8 @@ def tips_of_push(lines: str, environ: Mapping[str, str]) -> list[Tip]:
             )
         found.append(Tip(parts[2], parts[1]))
     told = environ.get("PRE_COMMIT_TO_REF") or environ.get("PRE_COMMIT_LOCAL_BRANCH")
+    if told is None and environ.get("PRE_COMMIT"):
+        told = "HEAD"  # run by hand: `pre-commit run --hook-stage pre-push`
     if not lines.strip() and told:
         found.append(Tip(environ.get("PRE_COMMIT_REMOTE_BRANCH", told), told))
     return found

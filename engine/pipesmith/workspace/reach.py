@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipesmith.build.job import CHANGED
 from pipesmith.errors import UserError
 from pipesmith.fingerprint.items import input_parts, stage_text
 from pipesmith.pipeline.model import Pipeline, Stage
@@ -92,7 +93,17 @@ class Memory:
 
     def __init__(self) -> None:
         self._failed: dict[str, tuple[str | None, Any]] = {}  # key of the fingerprint, definition
+        self._overwritten: set[str] = set()  # failed, since something changed what they were given while they ran
+        self._settled: set[str] = set()  # those of them that were looked at just now
         self._left: dict[str, tuple[Any, ...]] = {}  # not reached by its build: what it was given then
+
+    def settle(self, look: Look) -> None:
+        """Take in what lies there after a build: what a stage without a sandbox wrote into its source is no save."""
+        self._settled, self._overwritten = self._overwritten, set()
+        for name in self._settled & look.verdicts.keys():
+            key = look.key(name)
+            if key is not None and name in self._failed:
+                self._failed[name] = (key, self._failed[name][1])
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -116,7 +127,7 @@ class Memory:
                 return False
             if look.verdicts[name].state is State.PENDING:
                 return True  # what comes before it was reached, and decides
-            return key == look.key(name) and not look.is_given(name, written)
+            return key == look.key(name) and (name in self._settled or not look.is_given(name, written))
         left = self._left.get(name)
         return left is not None and left == look.given.get(name)
 
@@ -138,6 +149,8 @@ class Memory:
             if stage.status == "failed":
                 definition = _definition(look.session.pipeline, look.stage(stage.name))
                 self._failed[stage.name] = (stage.fingerprint, definition)
+                if not look.stage(stage.name).sandbox and (stage.error or "").endswith(CHANGED):
+                    self._overwritten.add(stage.name)
             elif stage.status == "skipped":
                 self._left[stage.name] = look.given.get(stage.name, ())
 

@@ -94,9 +94,11 @@ class Recorder:
         return text
 
     def finish(self, status: str, outcomes: Sequence[Outcome]) -> None:
-        """Replace the record by the finished one."""
+        """Replace the record by the finished one. A build that failed before it started a stage is a run as well."""
         if not self.begun:
-            return
+            if all(outcome.status != "failed" for outcome in outcomes):
+                return
+            self.begin()
         self.record.status = status
         self.record.end = time.time()
         self.record.stages = [_stage_record(outcome) for outcome in outcomes]

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipesmith.errors import Finding
+from pipesmith.errors import Finding, PipeError
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.verdict.reasons import Reason
 
-__all__ = ["BuildResult", "StageResult", "StageState", "StatusResult", "output_json"]
+__all__ = ["BuildResult", "StageResult", "StageState", "StatusResult", "error_json", "output_json"]
+
+
+def error_json(error: PipeError) -> dict[str, Any]:
+    """Return an error as `--json` prints it."""
+    return {"kind": error.kind, "messages": [finding.as_json() for finding in error.findings()]}
 
 
 def output_json(out: LockedOut) -> dict[str, Any]:
@@ -108,15 +113,21 @@ class StageState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusResult:
-    """revision: the commit id that was judged, None for the work tree."""
+    """revision: the commit id that was judged, None for the work tree. Of a commit of a range also short (its id as git
+    shortens it), subject, and error: why it can't be judged, None where it can."""
 
     stages: tuple[StageState, ...]
     revision: str | None = None
+    short: str = ""
+    subject: str = ""
+    error: PipeError | None = None
 
     @property
     def fresh(self) -> bool:
-        """Whether `--check` passes: every stage is fresh, and no expectation is broken."""
-        return all(stage.state == "fresh" and not stage.broken for stage in self.stages)
+        """Whether `--check` passes: every stage is fresh, no expectation is broken, and nothing kept it from being
+        judged."""
+        return self.error is None and all(stage.state == "fresh" and not stage.broken for stage in self.stages)
 
     def as_json(self) -> dict[str, Any]:
-        return {"revision": self.revision, "stages": [stage.as_json() for stage in self.stages]}
+        document: dict[str, Any] = {"revision": self.revision, "stages": [stage.as_json() for stage in self.stages]}
+        return document if self.error is None else document | {"error": error_json(self.error)}

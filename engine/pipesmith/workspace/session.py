@@ -22,6 +22,7 @@ from pipesmith.verdict.judgement import Judgement, Outside
 from pipesmith.verdict.rebuilder import Question
 from pipesmith.workspace.pins import Pins
 from pipesmith.workspace.reading import read
+from pipesmith.workspace.selecting import select_stages
 
 if TYPE_CHECKING:
     from pipesmith.workspace.computes import Computes
@@ -204,6 +205,14 @@ class Session:
         entry = lockfile.stages.get(stage) if lockfile else None
         return entry.metrics.get(key) if entry else None
 
+    def beside(self, path: str) -> list[str]:
+        """Return what lies in the folder of a workspace path, none where there is no such folder."""
+        folder = os.path.dirname(path)
+        try:
+            return [os.path.join(folder, name) for name in os.listdir(os.path.join(self.workspace.root, folder))]
+        except OSError:
+            return []
+
     def judgement(self, *, building: bool = False, lenient: bool = False, restore: bool = True) -> Judgement:
         """Return what judges the stages of this work tree."""
         from pipesmith.build.notebook import notebook_source_id
@@ -223,33 +232,9 @@ class Session:
             within=self.within,
             notebook=notebook_source_id,
             metric_at=self.metric_at,
+            beside=self.beside,
         )
         return Judgement(self.pipeline, self.tree, self.lockfile, question, outside)
-
-
-def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the stages that `names` mean: stages, tables with a matrix (all cells), or output paths; in the order of
-    the file.
-
-    Raises UserError for a name that is none of these, with the nearest one.
-    """
-    from pipesmith.errors import nearest
-
-    by_path = {out.path: stage.name for stage in pipeline.stages.values() for out in stage.outputs.values()}
-    chosen: set[str] = set()
-    for name in names:
-        if name in pipeline.groups:
-            chosen.update(pipeline.groups[name])
-        elif name in pipeline.stages:
-            chosen.add(name)
-        elif name.rstrip("/") in by_path:
-            chosen.add(by_path[name.rstrip("/")])
-        else:
-            near = nearest(name, [*pipeline.groups, *pipeline.stages, *by_path])
-            raise UserError(
-                f"no stage `{name}`", f"did you mean `{near}`?" if near else "`pipe status` lists the stages"
-            )
-    return tuple(name for name in pipeline.stages if name in chosen)
 
 
 def _moved(pipeline: Pipeline, compute: str) -> Pipeline:

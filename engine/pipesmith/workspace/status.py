@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.graph import upstream
-from pipesmith.workspace.at_commit import state_of, verdicts_at
 from pipesmith.workspace.results import StatusResult
-from pipesmith.workspace.session import select_stages
+from pipesmith.workspace.selecting import select_stages
+from pipesmith.workspace.states import state_of
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -28,6 +28,8 @@ def status(
     counts."""
     if rev is not None:
         commit = workspace.repo.resolve(rev)
+        from pipesmith.workspace.at_commit import verdicts_at
+
         pipeline, verdicts = verdicts_at(workspace, commit)
         wanted = set(select_stages(pipeline, names)) if names else set(verdicts)
         return StatusResult(

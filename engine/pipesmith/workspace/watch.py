@@ -28,7 +28,8 @@ from pipesmith.workspace.plan import BuildOptions
 from pipesmith.workspace.reach import Look, Memory, look_at
 from pipesmith.workspace.results import BuildResult
 from pipesmith.workspace.saves import Saves
-from pipesmith.workspace.session import Session, UnknownCompute, select_stages
+from pipesmith.workspace.selecting import select_stages
+from pipesmith.workspace.session import Session, UnknownCompute
 from pipesmith.workspace.warm import Warmth
 from pipesmith.workspace.watched_places import bare_coverage
 
@@ -242,6 +243,7 @@ class _Watch:
             self._again = True
             self._interrupt(running, look)
             return
+        self._memory.settle(look)
         written = self._saves.written
         reached = self._memory.reached(look, written)
         if not reached and self._refused is None and self._begun:
@@ -377,7 +379,8 @@ class _Watch:
         reached = [
             name
             for name, key in running.items()
-            if name not in look.verdicts or look.key(name) is None or look.key(name) != key
+            if (name not in look.verdicts or look.key(name) is None or look.key(name) != key)
+            and this.look.stage(name).sandbox  # what writes into the workspace itself may be what was "saved"
         ]
         if reached:
             self._face.ending(reached, self._saves.description())

@@ -37,6 +37,9 @@ def leave_witness(session: Session, stages: Iterable[Stage], args: list[str], an
 
 
 def _can_be_told(session: Session, stages: list[Stage]) -> bool:
+    environments = session.pipeline.environments
+    if any(stage.environment and environments[stage.environment].dockerfile for stage in stages):
+        return False
     if any(not stage.reuse or any(each.vs for each in stage.expect) for stage in stages):
         return False
     return not session.tree.has_nested and session.workspace.state.writable

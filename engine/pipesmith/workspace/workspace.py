@@ -72,6 +72,23 @@ class Workspace:
             "run `pipe init` to make one",
         )
 
+    @staticmethod
+    def open_at(revision: str, path: str | os.PathLike[str] = ".") -> tuple[Workspace, str]:
+        """Return the workspace that a revision or range `A..B` is asked of, and the revision.
+
+        That is the one of `open`. In a bare repository, which has no folders to stand in, it is the one pipeline.toml
+        at the revision, or the folder that `REV:FOLDER` names. Raises what `open` raises.
+        """
+        start = os.path.realpath(path)
+        if os.path.isdir(start):
+            repo = Repository.discover(start)
+            if repo.is_bare:
+                from pipesmith.workspace.bare import bare_prefix
+
+                prefix, revision = bare_prefix(repo, revision)
+                return Workspace(repo, os.path.normpath(os.path.join(repo.top, prefix))), revision
+        return Workspace.open(path), revision
+
     @cached_property
     def state(self) -> StateDB:
         """The state database; opened when first asked for, and usable even where it can't be written."""

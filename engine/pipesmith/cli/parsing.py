@@ -1,0 +1,55 @@
+"""Argument parsers: one a command, made by its module."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from typing import NoReturn
+
+from pipesmith.errors import UserError, nearest
+
+__all__ = ["command_parser"]
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Return the argument parser of one command."""
+    module = importlib.import_module(f"pipesmith.cli.{name.replace('-', '_')}_command")
+    parser = _Parser(
+        prog=f"pipe {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UserError instead of leaving the process, so that `--json` covers wrong use too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(*self._told(message))
+
+    def _told(self, message: str) -> tuple[str, str]:
+        """Return argparse's message in our words, and what to do."""
+        help = f"`{self.prog} --help` says how"
+        if found := re.fullmatch(r"unrecognized arguments: (.*)", message):
+            word = found[1].split(" ")[0]
+            if not word.startswith("-"):
+                return f"`{self.prog}` does not take `{found[1]}`", help
+            near = nearest(word.partition("=")[0], [flag for action in self._actions for flag in action.option_strings])
+            return f"`{self.prog}` has no flag `{word}`", f"did you mean `{near}`?" if near else help
+        if found := re.fullmatch(r"argument [^:]*: invalid choice: '(.*)' \(choose from (.*)\)", message):
+            choices = re.findall(r"'([^']*)'", found[2])
+            near = nearest(found[1], choices)
+            text = f"`{self.prog}` does not take `{found[1]}`: it is one of {', '.join(choices)}"
+            return text, f"did you mean `{self.prog} {near}`?" if near else help
+        if found := re.fullmatch(r"argument ([^:]*): invalid (int|float) value: '(.*)'", message):
+            kind = "a whole number" if found[2] == "int" else "a number"
+            return f"`{found[1].split('/')[0]}` needs {kind}, `{found[3]}` is not", help
+        if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+            free = {str(action.metavar) for action in self._actions if action.nargs == argparse.REMAINDER}
+            needed = [name for name in found[1].split(", ") if name not in free]
+            return f"`{self.prog}` needs {' and '.join(needed)}", help
+        return message.removeprefix("argument "), help

@@ -1,0 +1,522 @@
+"""Judging commits: from git's objects and the lockfile there alone, and only what differs from the one before.
+
+A verdict is a function of what was looked at for it: the stage as pipeline.toml has it, its entry of the lockfile,
+paths of the tree, what the stages before it made. All that is noted while a stage is judged (`Concern`); at the next
+commit a stage is judged again exactly when something of it differs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+from pipesmith.digest import Digest
+from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.fingerprint.concern import Change, Concern, changes
+from pipesmith.fingerprint.items import input_parts, stage_text
+from pipesmith.fingerprint.revision import Revision
+from pipesmith.git.objects import ObjectReader
+from pipesmith.lockfile.history import LockHistory
+from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
+from pipesmith.pipeline.graph import order
+from pipesmith.pipeline.model import Environment, OriginKind, Pipeline, Stage
+from pipesmith.pipeline.params import lookup
+from pipesmith.verdict.judgement import Judgement, Outside
+from pipesmith.verdict.reasons import Reason
+from pipesmith.verdict.rebuilder import Question
+from pipesmith.verdict.verdict import Result, Verdict
+from pipesmith.workspace.reading import read
+
+if TYPE_CHECKING:
+    from pipesmith.fingerprint.pipeignore import PipeIgnore
+    from pipesmith.workspace.workspace import Workspace
+
+__all__ = ["Beside", "Commits", "Judged", "Looked", "NoPipeline"]
+
+# Who looks at paths beside the stages: names that no stage can have.
+_PIPELINE = "\0pipeline"
+_LOCK = "\0lock"
+_MOST_DONE = 1000
+_Read = TypeVar("_Read")
+
+
+class NoPipeline(UserError):
+    """A commit has no pipeline.toml in the workspace's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A commit. verdicts: in topological order; where two commits have the same, they are the same objects. file: what
+    its pipeline.toml is called."""
+
+    commit: str
+    file: str
+    pipeline: Pipeline
+    verdicts: dict[str, Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A commit that nothing was judged of yet. metric_at(revision, stage, key): a locked metric elsewhere."""
+
+    pipeline: Pipeline
+    lockfile: Lockfile
+    tree: Revision
+    metric_at: Callable[[str, str, str], float | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Seen:
+    """The commit that was judged last. top: tree id of the workspace's folder. readers: stage to those that read what
+    it makes."""
+
+    top: str
+    rules: PipeIgnore | None
+    pipeline: Pipeline
+    excluded: frozenset[str]
+    order: tuple[str, ...]
+    readers: dict[str, list[str]]
+    lockfile: Lockfile
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+
+
+class Commits:
+    """Commits of one workspace. reader: shared by those who read the same repository; without one, `close` closes its
+    own.
+
+    Asks neither the work tree, nor the action cache, nor PIPE_PARAM_*, nor the network."""
+
+    def __init__(self, workspace: Workspace, reader: ObjectReader | None = None) -> None:
+        self._workspace = workspace
+        self._reader = reader or ObjectReader(workspace.repo)
+        self._owned = reader is None
+        self._locks = LockHistory(workspace.state)
+        self._lockfiles: dict[str, Lockfile | None] = {}  # of revisions that `expect` names
+        self._pipelines: dict[str, list[tuple[dict[str, bytes | None], Pipeline]]] = {}  # text to (files, pipeline)
+        self._concern = Concern()
+        self._changes: dict[tuple[str, str, str], list[Change]] = {}
+        self._seen: _Seen | None = None
+        self._done: dict[str, Judged] = {}  # by the tree of the workspace's folder
+        self._revision: Revision | None = None
+
+    def close(self) -> None:
+        if self._owned:
+            self._reader.close()
+
+    def flush(self) -> None:
+        """Remember for later processes what was read."""
+        if self._revision is not None:
+            self._revision.flush()
+        self._locks.flush()
+
+    def judge(self, commit: str) -> Judged:
+        """Return a commit's pipeline and verdicts.
+
+        Raises UserError where there is no pipeline there or it can't be read, EnvironmentFailure where git can't read
+        an object."""
+        tree = Revision(self._reader, commit, self._workspace.prefix, "blake3", self._workspace.state)
+        self._revision = tree
+        file = self._shown(commit, "pipeline.toml")
+        known = self._done.get(tree.top)
+        if known is not None:
+            return Judged(commit=commit, file=file, pipeline=known.pipeline, verdicts=known.verdicts)
+        before, self._seen = self._seen, None  # what is half done is no ground to go on from
+        if before is None:
+            self._concern = Concern()
+            self._changes.clear()
+        self._seen = _Step(self, tree, commit, before).take()
+        judged = Judged(commit=commit, file=file, pipeline=self._seen.pipeline, verdicts=self._seen.verdicts)
+        if len(self._done) >= _MOST_DONE:
+            self._done.pop(next(iter(self._done)))
+        self._done[tree.top] = judged
+        return judged
+
+    def _shown(self, commit: str, name: str) -> str:
+        """Return what a file of the workspace at a commit is called."""
+        prefix = self._workspace.prefix
+        return f"{commit[:10]}:{name}" if prefix == "." else f"{commit[:10]}:{prefix}/{name}"
+
+    def look(self, commit: str) -> Looked:
+        """Return what is at a commit, for others to judge. Raises what `judge` raises."""
+        tree = Revision(self._reader, commit, self._workspace.prefix, "blake3", self._workspace.state)
+        pipeline = self.pipeline(tree, commit)
+        lockfile = self.lockfile(tree, commit)
+        tree.use_algorithm(pipeline.cache.hash)
+        tree.use_lock(lockfile)
+        tree.exclude(pipeline.output_paths)
+        return Looked(pipeline=pipeline, lockfile=lockfile, tree=tree, metric_at=self.metric_at)
+
+    # -- what a commit is judged by -------------------------------------------------------------------------------
+
+    def pipeline(self, tree: Revision, commit: str) -> Pipeline:
+        """Return the pipeline at a commit, the same object for the same text and files."""
+        shown = self._shown(commit, "pipeline.toml")
+        data = tree.read("pipeline.toml")
+        if data is None:
+            raise NoPipeline(f"there is no pipeline.toml at {commit[:10]}", "name a commit that has one")
+        try:
+            text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
+            raise ConfigError([Finding(file=shown, text=f"is not UTF-8: {error.reason}")]) from None
+        for files, known in self._pipelines.get(text, ()):
+            if all(tree.read(path) == content for path, content in files.items()):
+                return known
+        asked: dict[str, bytes | None] = {}
+
+        def noted(path: str) -> bytes | None:
+            asked[path] = tree.read(path)
+            return asked[path]
+
+        root = self._workspace.root
+        if self._pipelines:
+            # One a process is worth remembering for others.
+            from pipesmith.pipeline.reader import read_pipeline
+
+            found = read_pipeline(text, files=noted, default_name=os.path.basename(root), file=shown)
+        else:
+            state = self._workspace.state
+            found = read(text, root=root, files=noted, overrides={}, environ={}, state=state, file=shown)
+        self._pipelines.setdefault(text, []).append((asked, found))
+        return found
+
+    def lockfile(self, tree: Revision, commit: str) -> Lockfile:
+        """Return the lockfile at a commit. Tables that did not change are the same objects."""
+        data = tree.read("pipe.lock")
+        return self._parsed(data, self._shown(commit, "pipe.lock")) if data is not None else Lockfile()
+
+    def _parsed(self, data: bytes, file: str) -> Lockfile:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise UserError(f"{file} is not UTF-8", "restore it with `git checkout`, or remove it and build") from None
+        return self._locks.parse(text, file=file)
+
+    def metric_at(self, revision: str, stage: str, key: str) -> float | None:
+        """Return a locked metric at a revision that `expect` names, None where there is none."""
+        if revision not in self._lockfiles:
+            self._lockfiles[revision] = self._lockfile_of(revision)
+        lockfile = self._lockfiles[revision]
+        entry = lockfile.stages.get(stage) if lockfile else None
+        return entry.metrics.get(key) if entry else None
+
+    def _lockfile_of(self, revision: str) -> Lockfile | None:
+        from pipesmith.workspace.revisions import lockfile_at
+
+        return lockfile_at(self._workspace, revision)
+
+    def outside(self, tree: Revision, pipeline: Pipeline, lockfile: Lockfile) -> Outside:
+        """Return what a judgement asks of a commit beside its tree."""
+        return Beside(tree, pipeline, lockfile, self.metric_at).outside
+
+    def changes(self, old: str, new: str, path: str) -> list[Change]:
+        """Return what differs between two trees that lie at a path."""
+        found = self._changes.get((old, new, path))
+        if found is None:
+            found = self._changes[old, new, path] = changes(self._reader, old, new, path)
+        return found
+
+    # -- reading ahead --------------------------------------------------------------------------------------------
+
+    def read_ahead(self, commits: Sequence[tuple[str, str]]) -> None:
+        """Read what judging commits one after another will read. commits: (commit, its tree)."""
+        reader = self._reader
+        self._changes.clear()
+        tops = []
+        for commit, tree in commits:
+            reader.know(commit, tree)
+            tops.append(tree)
+        reader.read_trees(tops)
+        for part in self._workspace.prefix.split("/") if self._workspace.prefix != "." else ():
+            inner = [reader.entry(tree, part) for tree in tops if reader.has_tree(tree)]
+            tops = [entry[1] for entry in inner if entry is not None and entry[0] == "40000"]
+            reader.read_trees(tops)
+        if self._seen is not None:
+            tops.insert(0, self._seen.top)
+        pairs = [(old, new, "") for old, new in pairwise(tops) if old != new]
+        blobs: list[str] = []
+        while pairs:
+            found: list[Change] = []
+            for old, new, path in pairs:
+                if reader.has_tree(old) and reader.has_tree(new):
+                    found += self.changes(old, new, path)
+            reader.read_trees(tree for change in found for tree in change.trees)
+            pairs = []
+            for change in found:
+                if change.of_trees:
+                    old, new = change.trees
+                    pairs.append((old, new, change.path))
+                elif not self._concern.at(change.path).isdisjoint((_PIPELINE, _LOCK)):
+                    blobs += change.blobs
+        reader.read_blobs(blobs)
+
+
+class _Step:
+    """From the commit judged last, if any, to another one."""
+
+    def __init__(self, commits: Commits, tree: Revision, commit: str, before: _Seen | None) -> None:
+        self.commits = commits
+        self.concern = commits._concern
+        self.tree = tree
+        self.commit = commit
+        self.before = before
+        self.touched: set[str] = set()  # who looked at what differs
+        self.everything = False
+
+    def take(self) -> _Seen:
+        if self.before is not None and not self._compare(self.before.top, self.tree.top, ""):
+            self.tree.use_rules(self.before.rules)
+        rules = self.tree.rules
+        self.everything = self.before is None or rules is not self.before.rules
+        now = self._read(rules)
+        if self.before is not None and not self.everything:
+            self._compare_pipelines(self.before, now)
+            self._compare_locks(self.before.lockfile, now)
+        if self.before is None or self.everything:
+            self.touched = set(now.order)
+        elif now.pipeline is self.before.pipeline:
+            now.verdicts, now.results = self.before.verdicts, self.before.results
+        else:
+            for name in self.before.verdicts:
+                if name not in now.pipeline.stages:
+                    self.concern.forget(name)
+            now.verdicts = {name: self.before.verdicts[name] for name in now.order if name in self.before.verdicts}
+            now.results = {name: result for name, result in self.before.results.items() if name in now.verdicts}
+        if self.touched:
+            now.verdicts, now.results = dict(now.verdicts), dict(now.results)
+            self._judge(now)
+        return now
+
+    # -- what differs ---------------------------------------------------------------------------------------------
+
+    def _compare(self, old: str, new: str, path: str) -> bool:
+        """Note who looked at what differs between two trees; return whether rules of `.pipeignore` may differ."""
+        rules = False
+        for change in self.commits.changes(old, new, path):
+            if change.of_trees and self.concern.below(change.path):
+                self.touched |= self.concern.at(change.path)
+                before, now = change.trees
+                rules |= self._compare(before, now, change.path)
+                continue
+            self.touched |= self.concern.of(change.path)
+            rules = rules or change.of_rules or self._has_rules(change)
+        return rules
+
+    def _has_rules(self, change: Change) -> bool:
+        return any(self.tree.has_rules(tree, change.path) for tree in change.trees)
+
+    def _compare_pipelines(self, old: _Seen, new: _Seen) -> None:
+        """Note the stages that pipeline.toml has otherwise now."""
+        before, now = old.pipeline, new.pipeline
+        if before is now:
+            return
+        if old.excluded != new.excluded or before.cache.hash != now.cache.hash:
+            self.everything = True
+            return
+        for name, stage in now.stages.items():
+            known = before.stages.get(name)
+            if known is None or _meaning(before, known) != _meaning(now, stage):
+                self.touched.add(name)
+
+    def _compare_locks(self, before: Lockfile, new: _Seen) -> None:
+        """Note the stages whose entries differ, and those that looked at what an entry that differs says."""
+        now = new.lockfile
+        if before is now:
+            return
+        for name in before.stages.keys() | now.stages.keys():
+            old, entry = before.stages.get(name), now.stages.get(name)
+            if old is not entry:
+                self.touched.add(name)
+                for path, _said in _said_of(old) ^ _said_of(entry):
+                    self.touched |= self.concern.at(path)
+        if before.environments != now.environments or before.datasets != now.datasets:
+            self.touched |= {name for name, stage in new.pipeline.stages.items() if _has_pins(stage)}
+
+    # -- what is now ----------------------------------------------------------------------------------------------
+
+    def _read(self, rules: PipeIgnore | None) -> _Seen:
+        """Return the commit with its pipeline and lockfile, nothing judged yet."""
+        before = self.before
+        if before is not None and _PIPELINE not in self.touched:
+            pipeline = before.pipeline
+        else:
+            pipeline = self._noted(_PIPELINE, self.commits.pipeline)
+        if before is not None and _LOCK not in self.touched:
+            lockfile = before.lockfile
+        else:
+            lockfile = self._noted(_LOCK, self.commits.lockfile)
+        self.touched -= {_PIPELINE, _LOCK}
+        if before is not None and pipeline is before.pipeline:
+            excluded, ordered, readers = before.excluded, before.order, before.readers
+        else:
+            excluded, ordered, readers = pipeline.output_paths, order(pipeline), _readers(pipeline)
+        return _Seen(
+            top=self.tree.top,
+            rules=rules,
+            pipeline=pipeline,
+            excluded=excluded,
+            order=ordered,
+            readers=readers,
+            lockfile=lockfile,
+        )
+
+    def _noted(self, who: str, what: Callable[[Revision, str], _Read]) -> _Read:
+        looked_at: set[str] = set()
+        self.tree.watch(looked_at)
+        found = what(self.tree, self.commit)
+        self.tree.watch(None)
+        self.concern.looked(who, looked_at)
+        return found
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def _judge(self, now: _Seen) -> None:
+        """Judge the stages that are touched, and those that read what they made when that differs."""
+        judgement = self._judgement(now)
+        self.tree.use_algorithm(now.pipeline.cache.hash)
+        self.tree.use_lock(now.lockfile)
+        self.tree.exclude(now.excluded)
+        for name in now.order:
+            if name not in self.touched:
+                continue
+            judgement.unsettle(name)
+            looked_at: set[str] = set()
+            self.tree.watch(looked_at)
+            verdict = judgement.judge(now.pipeline.stages[name])
+            self.tree.watch(None)
+            self.concern.looked(name, looked_at)
+            if now.verdicts.get(name) != verdict:
+                now.verdicts[name] = verdict
+            result = judgement.result(name)
+            if result != now.results.get(name):
+                self.touched.update(now.readers.get(name, ()))
+            if result is None:
+                now.results.pop(name, None)
+            else:
+                now.results[name] = result
+        if len(now.verdicts) == len(now.order) and tuple(now.verdicts) != now.order:
+            now.verdicts = {name: now.verdicts[name] for name in now.order}
+
+    def _judgement(self, now: _Seen) -> Judgement:
+        question = Question(
+            output=self.tree.output, at_hand=_nothing_at_hand, actions=None, check_cached_outputs=False, restore=False
+        )
+        outside = self.commits.outside(self.tree, now.pipeline, now.lockfile)
+        return Judgement(now.pipeline, self.tree, now.lockfile, question, outside, now.results)
+
+
+class Beside:
+    """What a judgement asks of a commit beside its tree: see `verdict.judgement.Outside`."""
+
+    def __init__(
+        self,
+        tree: Revision,
+        pipeline: Pipeline,
+        lockfile: Lockfile,
+        metric_at: Callable[[str, str, str], float | None],
+    ) -> None:
+        self.tree = tree
+        self.pipeline = pipeline
+        self.lockfile = lockfile
+        self.metric_at = metric_at
+        self._definitions: dict[str, tuple[str, set[str]]] = {}  # by environment: digest, the files it was made of
+
+    @property
+    def outside(self) -> Outside:
+        return Outside(
+            environment=self.environment,
+            dataset=self.dataset,
+            within=self.within,
+            notebook=_notebook,
+            metric_at=self.metric_at,
+        )
+
+    def environment(self, stage: Stage) -> tuple[str | None, Reason | None]:
+        if stage.environment is None:
+            return None, None
+        environment = self.pipeline.environments[stage.environment]
+        if environment.python == "system":
+            entry = self.lockfile.stages.get(stage.name)
+            return (entry.environment if entry else None), None
+        if environment.dockerfile:
+            from pipesmith.environments.definition import dockerfile_digest
+
+            text = dockerfile_digest(environment, self.tree.source_id)
+            return text, None if text is not None else Reason("environment", environment.name, None, None)
+        from pipesmith.environments.resolve import pin_digest
+
+        pin = self.lockfile.environments.get(environment.name)
+        if pin is not None and pin.definition == self._definition(environment):
+            return pin_digest(pin), None
+        return None, Reason("environment", environment.name, pin_digest(pin) if pin else None, None)
+
+    def _definition(self, environment: Environment) -> str:
+        known = self._definitions.get(environment.name)
+        if known is None:
+            from pipesmith.environments.definition import definition_digest
+
+            files: set[str] = set()
+
+            def noted(path: str) -> bytes | None:
+                files.add(path)
+                return self.tree.read(path)
+
+            known = self._definitions[environment.name] = (definition_digest(environment, noted), files)
+            return known[0]
+        for path in known[1]:
+            self.tree.read(path)  # for whoever notes what this stage looked at
+        return known[0]
+
+    def dataset(self, name: str) -> Digest | None:
+        pin = self.lockfile.datasets.get(name)
+        return pin.digest if pin is not None and pin.definition == self.pipeline.datasets[name].definition else None
+
+    def within(self, digest: Digest, inner: str, path: str) -> Digest | None:
+        return self.tree.within(digest, path)
+
+
+def _meaning(pipeline: Pipeline, stage: Stage) -> tuple[object, ...]:
+    """Return all of pipeline.toml that a verdict on a stage rests on, but for the paths of all outputs."""
+    parts = input_parts(stage, pipeline.stages)
+    return (
+        stage,
+        parts,
+        # Python takes 1, 1.0 and true for the same.
+        [stage_text(lookup(pipeline.params, key)) for key in stage.params],
+        pipeline.environments[stage.environment] if stage.environment is not None else None,
+        [pipeline.datasets[part.dataset].definition for part in parts if part.dataset],
+    )
+
+
+def _readers(pipeline: Pipeline) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, stage in pipeline.stages.items():
+        for maker in dict.fromkeys(part.stage for part in input_parts(stage, pipeline.stages) if part.stage):
+            found.setdefault(maker, []).append(name)
+    return found
+
+
+def _said_of(entry: StageLock | None) -> set[tuple[str, object]]:
+    """Return what a lockfile's entry says of paths that git may not hold."""
+    if entry is None:
+        return set()
+    return {(dep.path, dep) for dep in entry.deps} | set(entry.hash_paths.items())
+
+
+def _has_pins(stage: Stage) -> bool:
+    return stage.environment is not None or any(
+        given.origin.kind is OriginKind.DATASET for given in stage.inputs.values()
+    )
+
+
+def _notebook(text: bytes) -> str:
+    from pipesmith.build.notebook import notebook_source_id
+
+    return notebook_source_id(text)
+
+
+def _nothing_at_hand(_outs: Sequence[LockedOut]) -> bool:
+    return False
