@@ -199,7 +199,7 @@ def live(repo: Repo, seed: int) -> list[str]:
     return merge.told
 
 
-@pytest.mark.parametrize("seed", _SEEDS or range(4))
+@pytest.mark.parametrize("seed", _SEEDS or [*range(4), 630])  # 630: two readers of an output that is absent
 def test_merges(repo: Repo, seed: int) -> None:
     live(repo, seed)
 
