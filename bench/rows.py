@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.graphs import Shape, commit
+from bench.histories import History, lay_out_history
 from bench.measure import Command, Figures, alternate, environment, run_once
 from bench.tools import Tools
 
@@ -50,6 +51,7 @@ class Sizes:
     trivial_stages: int
     large_file_bytes: int
     small_files: int
+    commits: int
     growing_stages: tuple[int, ...]
     growing_files: tuple[int, ...]
 
@@ -63,6 +65,7 @@ class Sizes:
             trivial_stages=200,
             large_file_bytes=2 << 30,
             small_files=10_000,
+            commits=1000,
             growing_stages=(250, 500, 1000),
             growing_files=(25_000, 50_000, 100_000),
         )
@@ -77,6 +80,7 @@ class Sizes:
             trivial_stages=50,
             large_file_bytes=256 << 20,
             small_files=2_000,
+            commits=200,
             growing_stages=(75, 150, 300),
             growing_files=(5_000, 10_000, 20_000),
         )
@@ -287,6 +291,41 @@ def _peer(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
         shutil.rmtree(command.cwd)
 
 
+def _ranges(tools: Tools, sizes: Sizes) -> Iterator[Row]:
+    """Commits judged without checking them out: a long range, and one."""
+    long = lay_out_history(tools.work, History(stages=100, commits=sizes.commits))
+    span = "main~" + str(sizes.commits) + "..main"
+    commands = {
+        "pipe": Command(args=[tools.pipe, "status", "--rev", span], cwd=long),
+        "log": Command(args=["git", "log", "--stat", span], cwd=long),
+    }
+    found = alternate(commands, rounds=max(3, sizes.rounds // 2))
+    shutil.rmtree(long)
+    yield Row(
+        what=f"`pipe status --rev A..B`, {sizes.commits:,} commits of 100 stages / `git log --stat A..B`",
+        value=found["pipe"].ratio(found["log"]),
+        unit="×",
+        bound=3,
+        aim=1.5,
+        detail=_ms(**found),
+    )
+    wide = lay_out_history(tools.work, History(stages=100, commits=10, files=100))
+    commands = {
+        "pipe": Command(args=[tools.pipe, "status", "--rev", "HEAD", "--check"], cwd=wide, good=(0, 1)),
+        "git": Command(args=["git", "status"], cwd=wide),
+    }
+    found = alternate(commands, rounds=sizes.rounds)
+    shutil.rmtree(wide)
+    yield Row(
+        what="`pipe status --rev HEAD --check`, 100 × 100 / `git status`",
+        value=found["pipe"].ratio(found["git"]),
+        unit="×",
+        bound=5,
+        aim=3,
+        detail=_ms(**found),
+    )
+
+
 def _push(tools: Tools, sizes: Sizes) -> Iterator[Row]:
     """A push of a commit that was just built and committed, and of one that was pushed before: what the gate takes."""
     shape = sizes.no_ops[1]
@@ -325,6 +364,7 @@ GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "fingerprint": _first_fingerprint,
     "restore": _restore,
     "push": _push,
+    "ranges": _ranges,
     "peers": _peers,
 }
 

@@ -281,3 +281,16 @@ def test_a_new_file_that_was_built_with_and_never_committed(repo) -> None:
     assert repo.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "fresh"}
     assert repo.pipe("status", "--rev", "HEAD~1", "--json").stages(key="state") == {"a": "stale"}
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+def test_a_workspace_that_is_not_on_disk(repo, chain) -> None:
+    """What lies in the work tree does not count, and be it nothing at all."""
+    repo.pipe("build")
+    repo.commit()
+    (repo.path / "pipeline.toml").unlink()
+    (repo.path / "pipe.lock").unlink()
+    assert states(repo) == {"a": "fresh", "b": "fresh", "c": "fresh"}
+    assert repo.pipe("status", "--rev", "HEAD..HEAD").stdout == "no commits\n"
+    (repo.path / "deep").mkdir()
+    assert repo.pipe("-C", "deep", "status", "--rev", "HEAD", "--check").returncode == 0
+    assert repo.pipe("status", check=False).returncode == 2

@@ -127,8 +127,8 @@ class Scheduler:
         while self._ready:
             entry = heapq.heappop(self._ready)
             name = entry[2]
-            if name in self.outcomes:
-                continue
+            if name in self.outcomes or self._left[name]:
+                continue  # an output that was absent is being made for another reader first: pushed again when it is
             if self._cancelled or (self._failed and not self._build.choices.keep_going):
                 self._end(name, Outcome(stage=name, status="cancelled" if self._cancelled else "skipped"))
             elif why := self._failed_before(name):
@@ -138,6 +138,8 @@ class Scheduler:
         postponed: list[tuple[float, int, str]] = []
         while self._queued and self._limits.free_slot():
             entry = heapq.heappop(self._queued)
+            if self._left[entry[2]] or entry[2] in self._running:
+                continue
             if self._cancelled or (self._failed and not self._build.choices.keep_going):
                 self._push(entry[2])
                 continue

@@ -60,13 +60,9 @@ class Workspace:
         if not os.path.isdir(start):
             raise UserError(f"`{os.fspath(path)}` is not a folder")
         repo = Repository.discover(start)
-        folder = start
-        while True:
-            if os.path.isfile(os.path.join(folder, PIPELINE_NAME)):
-                return Workspace(repo, folder)
-            if folder == repo.top or os.path.dirname(folder) == folder:
-                break
-            folder = os.path.dirname(folder)
+        folder = _nearest(repo, start)
+        if folder is not None:
+            return Workspace(repo, folder)
         raise UserError(
             f"no {PIPELINE_NAME} from `{start}` up to the top of the repository, `{repo.top}`",
             "run `pipe init` to make one",
@@ -76,18 +72,24 @@ class Workspace:
     def open_at(revision: str, path: str | os.PathLike[str] = ".") -> tuple[Workspace, str]:
         """Return the workspace that a revision or range `A..B` is asked of, and the revision.
 
-        That is the one of `open`. In a bare repository, which has no folders to stand in, it is the one pipeline.toml
-        at the revision, or the folder that `REV:FOLDER` names. Raises what `open` raises.
+        That is the one of `open`; where none lies on disk, the one at the revision. In a bare repository, which has no
+        folders to stand in, it is the one pipeline.toml at the revision, or the folder that `REV:FOLDER` names. Raises
+        what `open` raises.
         """
         start = os.path.realpath(path)
-        if os.path.isdir(start):
-            repo = Repository.discover(start)
-            if repo.is_bare:
-                from pipesmith.workspace.bare import bare_prefix
+        if not os.path.isdir(start):
+            raise UserError(f"`{os.fspath(path)}` is not a folder")
+        repo = Repository.discover(start)
+        if repo.is_bare:
+            from pipesmith.workspace.bare import bare_prefix
 
-                prefix, revision = bare_prefix(repo, revision)
-                return Workspace(repo, os.path.normpath(os.path.join(repo.top, prefix))), revision
-        return Workspace.open(path), revision
+            prefix, revision = bare_prefix(repo, revision)
+            return Workspace(repo, os.path.normpath(os.path.join(repo.top, prefix))), revision
+        folder = _nearest(repo, start)
+        if folder is None:
+            last = revision.rpartition("..")[2] if ".." in revision else revision
+            return Workspace.open(path, rev=last or "HEAD"), revision
+        return Workspace(repo, folder), revision
 
     @cached_property
     def state(self) -> StateDB:
@@ -214,3 +216,14 @@ def _override_text(value: Any) -> str:
     import json
 
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _nearest(repo: Repository, start: str) -> str | None:
+    """Return the nearest folder with a pipeline.toml from `start` up to the top, None where there is none."""
+    folder = start
+    while True:
+        if os.path.isfile(os.path.join(folder, PIPELINE_NAME)):
+            return folder
+        if folder == repo.top or os.path.dirname(folder) == folder:
+            return None
+        folder = os.path.dirname(folder)
