@@ -80,12 +80,12 @@ def test_without_a_pipeline(repo: Repo, name: str) -> None:
     assert "no pipeline.toml from" in said and "`pipe init`" in said
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        set(CALLS) - {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "bisect", "lock", "watch", "hooks"}
-    ),
-)
+# What looks at history or at commits, or waits for the mend.
+NO_PIPELINE = {"runs", "show", "logs", "metrics", "diff", "push", "fetch", "bisect", "lock", "watch", "hooks"}
+NO_PIPELINE |= {"wait", "cancel"}
+
+
+@pytest.mark.parametrize("name", sorted(set(CALLS) - NO_PIPELINE))
 def test_with_a_broken_pipeline(repo: Repo, name: str) -> None:
     """All faults of pipeline.toml are told at once, with file and line."""
     repo.write("pipeline.toml", '[stage.a]\nrun = 1\noutputs = { o = "o" }\ncolour = "red"\n')

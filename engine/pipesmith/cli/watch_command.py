@@ -22,7 +22,7 @@ __all__ = ["add_arguments", "run"]
 
 _DEBOUNCE_MS = 100
 _EPILOG = """With `--json` each build is one line on standard output, the document of `pipe build --json`; what
-can't be built is one line `{"error": …}`. `PIPE_WATCH=polling` looks once a second instead of waiting for the
+can't be built is one line `{"error": {...}}`. `PIPE_WATCH=polling` looks once a second instead of waiting for the
 system's events."""
 
 
