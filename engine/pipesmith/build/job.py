@@ -12,31 +12,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from pipesmith.build.command import argv_of
+from pipesmith.build.aside import Aside
 from pipesmith.build.context import BuildContext, Outcome
 from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Evidence, Stamper
 from pipesmith.build.hints import missing_file_hint
+from pipesmith.build.job_of import job_of, secrets_of
 from pipesmith.build.keep import KeepFolder
 from pipesmith.build.live_log import LiveLog
 from pipesmith.build.lock_writer import LockWriter
 from pipesmith.build.place import Placer, make_writable, remove
-from pipesmith.build.sandbox import layout_of
-from pipesmith.build.sdk_path import sdk_folder
-from pipesmith.build.variables import stage_variables, write_context
 from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
-from pipesmith.executors.base import (
-    FAR_HOME,
-    FAR_SIDE,
-    FAR_TMPDIR,
-    FAR_WORKSPACE,
-    Attempt,
-    Job,
-    JobResult,
-    Layout,
-    Side,
-)
+from pipesmith.executors.base import Attempt, JobResult
 from pipesmith.executors.copying import copy_any
 from pipesmith.fingerprint.items import input_parts, run_item
 from pipesmith.history.logs import log_path
@@ -44,6 +32,7 @@ from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
 from pipesmith.pipeline.model import Stage, Transfer
 from pipesmith.store.action_cache import ActionResult
+from pipesmith.store.modes import make_folders
 from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Seen, Verdict
@@ -231,7 +220,7 @@ class StageJob:
                 f"a transfer to `{asked.target}` would change the work tree, which this build leaves alone",
                 "build it in the workspace, or move the data somewhere else",
             )
-        os.makedirs(os.path.dirname(outcome.log), exist_ok=True)
+        make_folders(os.path.dirname(outcome.log))
         with open(outcome.log, "a", encoding="utf-8", errors="surrogateescape") as log:
 
             def said(text: str) -> None:
@@ -265,11 +254,21 @@ class StageJob:
         if not stage.sandbox and build.elsewhere is not None:
             self._bring_inputs()
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
-        live = LiveLog(outcome.log or "", self._secrets())
+        live = LiveLog(outcome.log or "", secrets_of(stage))
         try:
             executor = build.executors[stage.compute]
-            prepare = self._far_job if executor.is_far else self._near_job
-            job = prepare(outcome, scratch, tmpdir, keep, live)
+            job = job_of(
+                build,
+                stage,
+                far=executor.is_far,
+                key=outcome.fingerprint or "",
+                gpus=self._gpus,
+                log_path=outcome.log or "",
+                scratch=scratch,
+                tmpdir=tmpdir,
+                keep=keep,
+                live=live,
+            )
             with self._guard:
                 if self._cancelled:
                     return JobResult(exit_code=None, root=scratch, cancelled=True)
@@ -280,81 +279,6 @@ class StageJob:
         finally:
             live.close()
             shutil.rmtree(tmpdir, ignore_errors=True)
-
-    def _near_job(self, outcome: Outcome, scratch: str, tmpdir: str, keep: KeepFolder, live: LiveLog) -> Job:
-        """Return what an executor that sees this machine's files is to run."""
-        build, stage = self._build, self._stage
-        kept = keep.mounts(tmpdir)
-        variables = stage_variables(
-            build,
-            stage,
-            tmpdir=tmpdir,
-            context_file=write_context(build, stage, tmpdir, live_log=live.log, artifacts=live.files),
-            sdk=sdk_folder(),
-            gpus=self._gpus,
-            keep=kept[0].path if kept else None,
-        )
-        layout = layout_of(build, stage)
-        layout = replace(layout, mounts=(*layout.mounts, *kept))
-        return self._job(outcome, scratch, tmpdir, variables, layout)
-
-    def _far_job(self, outcome: Outcome, scratch: str, tmpdir: str, keep: KeepFolder, live: LiveLog) -> Job:
-        """Return what an executor is to run that has to be sent all that a job needs."""
-        build, stage = self._build, self._stage
-        names = {name: f"{FAR_SIDE}/{name}" for name in ("context.json", "sdk", "log.jsonl", "files", "keep")}
-        kept = keep.folder()
-        context = write_context(
-            build, stage, tmpdir, live_log=names["log.jsonl"], artifacts=names["files"], workspace=FAR_WORKSPACE
-        )
-        variables = stage_variables(
-            build,
-            stage,
-            tmpdir=FAR_TMPDIR,
-            context_file=names["context.json"],
-            sdk=names["sdk"],
-            gpus=(),
-            keep=names["keep"] if kept else None,
-            home=FAR_HOME,
-        )
-        sides = [
-            Side(origin=context, place=names["context.json"]),
-            Side(origin=sdk_folder(), place=names["sdk"]),
-            Side(origin=live.log, place=names["log.jsonl"], back=True),
-            Side(origin=live.files, place=names["files"], back=True),
-        ]
-        if kept:
-            link = os.path.join(tmpdir, "keep")
-            os.symlink(names["keep"], link)
-            sides.append(Side(origin=kept, place=names["keep"], back=True))
-            sides.append(Side(origin=link, place=f"{FAR_WORKSPACE}/{stage.keep}"))
-        job = self._job(outcome, scratch, tmpdir, variables, layout_of(build, stage))
-        return replace(job, sides=tuple(sides), image=stage.environment)
-
-    def _job(self, outcome: Outcome, scratch: str, tmpdir: str, variables: Mapping[str, str], layout: Layout) -> Job:
-        build, stage = self._build, self._stage
-        return Job(
-            run=build.run,
-            stage=stage.name,
-            argv=argv_of(build, stage),
-            cwd=stage.cwd,
-            env=variables,
-            layout=layout,
-            scratch=scratch,
-            log_path=outcome.log or "",
-            tmpdir=tmpdir,
-            sandboxed=stage.sandbox,
-            timeout_s=stage.timeout_s,
-            grace_s=build.choices.grace_s,
-            secrets=self._secrets(),
-            cpus=stage.resources.cpus,
-            memory_bytes=stage.resources.memory_bytes,
-            gpus=self._gpus,
-            gpu_count=stage.resources.gpus or 0,
-            key=outcome.fingerprint or "",
-        )
-
-    def _secrets(self) -> tuple[str, ...]:
-        return tuple(os.environ[name] for name in self._stage.pass_env if os.environ.get(name))
 
     def _bring_inputs(self) -> None:
         """Copy the inputs that a place of its own lacks, for a stage that runs in the place itself."""
@@ -467,8 +391,10 @@ class StageJob:
             metrics |= {f"{name}:{key}": value for key, value in numbers.items()}
         return metrics
 
-    def _workspace_outputs_aside(self, scratch: str) -> _Aside:
-        return _Aside(self._runner, self._stage, f"{scratch}-aside", active=not self._stage.sandbox)
+    def _workspace_outputs_aside(self, scratch: str) -> Aside:
+        entry = self._runner.locked(self._stage.name)
+        folder = f"{scratch}-aside" if not self._stage.sandbox else None
+        return Aside(self._runner.placer, self._build.root, self._stage, entry.outs if entry else (), folder)
 
     def _failed_place(self) -> str:
         build = self._build
@@ -486,50 +412,10 @@ class StageJob:
         """Leave the sandbox of a failed stage where a person can look at it, until the next try."""
         kept = self._failed_place()
         try:
-            os.makedirs(os.path.dirname(kept), exist_ok=True)
+            make_folders(os.path.dirname(kept))
             os.rename(scratch, kept)
         except OSError:
             remove(scratch)
-
-
-class _Aside:
-    """Without a sandbox: old outputs are put aside first, and put back unless the stage succeeded."""
-
-    def __init__(self, runner: JobRunner, stage: Stage, folder: str, *, active: bool) -> None:
-        self._runner = runner
-        self._stage = stage
-        self._folder = folder
-        self._active = active
-        self._done = False
-        self._moved: list[tuple[str, str]] = []
-
-    def commit(self) -> None:
-        self._done = True
-
-    def __enter__(self) -> _Aside:
-        if not self._active:
-            return self
-        entry = self._runner.locked(self._stage.name)
-        known = {out.path: [out.digest.text] for out in entry.outs} if entry else {}
-        os.makedirs(self._folder, exist_ok=True)
-        for index, output in enumerate(self._stage.outputs.values()):
-            there = os.path.join(self._runner.build.root, output.path)
-            os.makedirs(os.path.dirname(there), exist_ok=True)
-            if os.path.lexists(there):
-                self._runner.placer.put_away(self._stage.name, output.path, known.get(output.path, ()))
-                shutil.move(there, os.path.join(self._folder, str(index)))
-                self._moved.append((os.path.join(self._folder, str(index)), there))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._active:
-            return
-        if not self._done:
-            for output in self._stage.outputs.values():
-                remove(os.path.join(self._runner.build.root, output.path))
-            for aside, there in self._moved:
-                shutil.move(aside, there)
-        remove(self._folder)
 
 
 def _failure(result: JobResult, stage: Stage) -> str:
