@@ -71,6 +71,10 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
             raise UserError(f"`--{flag}` needs a {'name' if flag == 'experiment' else 'revision'}")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError("`-j` needs a number of at least 1", "leave it out for as many as there are cores")
+    for one, other in (("upstream_only", "downstream"), ("detach", "dry_run")):
+        if getattr(arguments, one) and getattr(arguments, other):
+            flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+            raise UserError(f"`{flags[0]}` and `{flags[1]}` don't go together", f"leave out `{flags[0]}`, or the other")
     workspace = Workspace.open(".", rev=arguments.rev)
     if arguments.detach:
         return _detach(workspace, arguments, out)
@@ -97,7 +101,7 @@ def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) ->
     if out.json_mode:
         out.json({"run": run_id})
     else:
-        out.line(run_id)
+        print(run_id, flush=True)  # the answer, `-q` or not
         out.note(f"`pipe logs {run_id} -f` follows it, `pipe wait {run_id}` waits for its end")
     return 0
 

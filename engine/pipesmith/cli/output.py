@@ -49,6 +49,11 @@ class Output:
         if not self.quiet:
             print(printable(text), file=sys.stderr, flush=True)
 
+    def alert(self, text: str) -> None:
+        """Print a line on standard error that is told even where all else is left out."""
+        self.said_more = True
+        print(printable(text), file=sys.stderr, flush=True)
+
     def warn(self, text: str, help: str | None = None) -> None:
         self.said_more = True
         print(printable(f"warning: {text}"), file=sys.stderr, flush=True)

@@ -49,7 +49,13 @@ class _Parser(argparse.ArgumentParser):
             kind = "a whole number" if found[2] == "int" else "a number"
             return f"`{found[1].split('/')[0]}` needs {kind}, `{found[3]}` is not", help
         if found := re.fullmatch(r"the following arguments are required: (.*)", message):
-            free = {str(action.metavar) for action in self._actions if action.nargs == argparse.REMAINDER}
-            needed = [name for name in found[1].split(", ") if name not in free]
+            optional = (argparse.REMAINDER, argparse.ZERO_OR_MORE)
+            free = {str(action.metavar) for action in self._actions if action.nargs in optional}
+            one_of = {action.dest: ", ".join(map(str, action.choices)) for action in self._actions if action.choices}
+            needed = [
+                f"one of {one_of[name]}" if name in one_of else name
+                for name in found[1].split(", ")
+                if name not in free
+            ]
             return f"`{self.prog}` needs {' and '.join(needed)}", help
         return message.removeprefix("argument "), help

@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.detached import recorded
 
-    record = Workspace.open(".").run_store.get(arguments.run)
+    record = recorded(Workspace.open("."), arguments.run)
     if out.json_mode:
         out.json(record.as_json())
         return 0
