@@ -65,7 +65,9 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.build import refuse_inside_a_stage
 
+    refuse_inside_a_stage("pipe build")  # before anything is looked for: a sandbox is no git repository
     for flag in ("rev", "since", "experiment"):
         if getattr(arguments, flag) == "":
             raise UserError(f"`--{flag}` needs a {'name' if flag == 'experiment' else 'revision'}")
@@ -89,11 +91,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
 def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) -> int:
     """Start the same command without `--detach`. What is wrong with the pipeline or the words is told here and now."""
-    from pipesmith.workspace.build import refuse_inside_a_stage
     from pipesmith.workspace.detached import detach
     from pipesmith.workspace.session import select_stages
 
-    refuse_inside_a_stage("pipe build")
     if arguments.rev is None:
         session = workspace.session(pairs(arguments.set, "--set"), arguments.compute)
         select_stages(session.pipeline, arguments.stages)

@@ -212,10 +212,16 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
 
 def _ways(session: Session) -> Iterable[Finding]:
     """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another
-    name."""
+    name. `cwd` and `keep`, where a link on the way leads out."""
     root = session.workspace.root
     straight = {""}  # folders with no link on the way
     for stage in session.pipeline.stages.values():
+        for name, folder in (("cwd", stage.cwd), ("keep", stage.keep)):
+            if folder not in (None, "."):
+                try:
+                    check_inside(root, f"{folder}/")
+                except UserError as error:
+                    yield _finding(session, f"stage.{stage.base}.{name}", error.text, error.help)
         for name, output in stage.outputs.items():
             folder = output.path.rpartition("/")[0]
             if folder in straight:
