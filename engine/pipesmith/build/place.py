@@ -32,7 +32,8 @@ def check_inside(root: str, path: str) -> None:
     top = os.path.realpath(root)
     if real != top and not real.startswith(top + os.sep):
         raise UserError(
-            f"`{path.rstrip('/')}` leads out of the workspace, to `{real}`", "make the folder a real one, or name another path"
+            f"`{path.rstrip('/')}` leads out of the workspace, to `{real}`",
+            "make the folder a real one, or name another path",
         )
 
 
