@@ -107,3 +107,24 @@ def test_the_id_is_the_answer(repo):
     run = repo.pipe("build", "-q", "--detach").stdout.strip()
     assert repo.pipe("wait", run, "--json").json() == {"run": run, "status": "succeeded"}
     assert repo.pipe("build", "--detach", "--dry-run", check=False).returncode == 2
+
+
+def test_from_another_folder(repo):
+    """`-C DIR`, relative to where the command was typed, holds for what goes on by itself."""
+    repo.write("sub/pipeline.toml", '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    run = repo.pipe("-C", "sub", "build", "--json", "--detach").json()["run"]
+    assert repo.pipe("wait", run, "-C", "sub", "--json").json() == {"run": run, "status": "succeeded"}
+    assert repo.read("sub/o") == "1\n"
+
+
+def test_in_a_bare_repository(repo):
+    """Commits are built there as well, so it has a history to ask."""
+    _write(repo, "echo said; echo 1 > {outputs.o}")
+    repo.commit()
+    repo.git("clone", "-q", "--bare", ".", "../bare.git")
+    run = repo.pipe("-C", "../bare.git", "build", "--rev", "main", "--detach", "--json").json()["run"]
+    assert repo.pipe("-C", "../bare.git", "wait", run, "--json").json()["status"] == "succeeded"
+    assert repo.pipe("-C", "../bare.git", "logs", run).stdout == "said\n"
+    assert run in repo.pipe("-C", "../bare.git", "runs").stdout
+    assert repo.pipe("-C", "../bare.git", "show", "--json").json()["id"] == run
+    assert repo.pipe("-C", "../bare.git", "cancel", run).returncode == 0

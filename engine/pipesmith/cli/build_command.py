@@ -97,7 +97,7 @@ def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) ->
     if arguments.rev is None:
         session = workspace.session(pairs(arguments.set, "--set"), arguments.compute)
         select_stages(session.pipeline, arguments.stages)
-    run_id = detach(workspace, [word for word in arguments.args if word != "--detach"])
+    run_id = detach(workspace, [word for word in arguments.words if word != "--detach"])
     if out.json_mode:
         out.json({"run": run_id})
     else:

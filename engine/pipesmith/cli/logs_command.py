@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.detached import recorded
 
-    workspace = Workspace.open(".")
+    workspace = Workspace.open_history(".")
     store = workspace.run_store
     record = recorded(workspace, arguments.run)
     bring_logs(workspace.repo, store.logs, record.id)

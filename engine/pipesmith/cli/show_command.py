@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.detached import recorded
 
-    record = recorded(Workspace.open("."), arguments.run)
+    record = recorded(Workspace.open_history("."), arguments.run)
     if out.json_mode:
         out.json(record.as_json())
         return 0

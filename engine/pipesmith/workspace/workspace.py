@@ -69,6 +69,18 @@ class Workspace:
         )
 
     @staticmethod
+    def open_history(path: str | os.PathLike[str] = ".") -> Workspace:
+        """Return the workspace of `open`, for what asks nothing but run history, which is the clone's: a bare
+        repository, where commits are built, has one as well. Raises what `open` raises."""
+        try:
+            return Workspace.open(path)
+        except UserError:
+            start = os.path.realpath(path)
+            if not os.path.isdir(start) or not (repo := Repository.discover(start)).is_bare:
+                raise
+            return Workspace(repo, repo.top)
+
+    @staticmethod
     def open_at(revision: str, path: str | os.PathLike[str] = ".") -> tuple[Workspace, str]:
         """Return the workspace that a revision or range `A..B` is asked of, and the revision.
 
