@@ -460,6 +460,8 @@ def test_words_that_are_missing_or_exclude_each_other(repo: Repo) -> None:
     assert "needs one of ls, status" in failed(repo.pipe("compute", check=False))
     assert "--downstream" in failed(repo.pipe("build", "a", "--upstream-only", "--downstream", check=False))
     assert "no such file" in failed(repo.pipe("lock", "show", "nowhere", check=False))
+    assert "`--set` needs K=V" in failed(repo.pipe("build", "--set", check=False))
+    assert "`--message` needs TEXT" in failed(repo.pipe("build", "-m", check=False))
     assert not repo.exists("o")
 
 
