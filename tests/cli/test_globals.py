@@ -473,3 +473,15 @@ def test_a_committed_lockfile_that_cant_be_read(repo: Repo) -> None:
     repo.git("commit", "-qm", "broken")
     told = failed(repo.pipe("status", "--rev", "HEAD", check=False))
     assert "~1 -- pipe.lock`" in told
+
+
+def test_words_of_several_lines_keep_to_their_line(repo: Repo) -> None:
+    """A note or a reason with line ends does not break lists of lines."""
+    repo.write("a.sh", "echo 1 > $1\n")
+    repo.write("pipeline.toml", '[stage.a]\nsource = "a.sh"\nrun = "sh a.sh {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.pipe("build", "-m", "one\ntwo")
+    assert [line.endswith("one two") for line in repo.pipe("runs").stdout.splitlines()] == [False, True]
+    assert "  one\n  two\n" in repo.pipe("show").stdout
+    repo.write("a.sh", "echo 1 > $1  # same\n")
+    repo.pipe("accept", "a", "--reason", "only\na comment")
+    assert repo.pipe("status").stdout == "fresh      a  (accepted: only a comment)\n"

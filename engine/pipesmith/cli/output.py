@@ -88,7 +88,8 @@ class Output:
 
     def table(self, rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> None:
         """Print rows in columns."""
-        listed = [list(head), *[list(row) for row in rows]] if head else [list(row) for row in rows]
+        listed = [[" ".join(cell.splitlines()) for cell in row] for row in ([head] if head else [])]
+        listed += [[" ".join(cell.splitlines()) for cell in row] for row in rows]
         if not listed:
             return
         widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]))]
