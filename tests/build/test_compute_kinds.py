@@ -104,3 +104,18 @@ def test_nothing_can_be_done_with_a_kind_that_stages_cant_run_on(repo: Repo, act
     assert repo.pipe("compute", action).returncode == 0
     states = {each["name"]: each["state"] for each in repo.pipe("compute", "status", "--json").json()["computes"]}
     assert states == {"local": "up", "far": "unsupported"}
+
+
+def test_a_fresh_stage_asks_no_compute_whatever_has_become_of_it(repo: Repo) -> None:
+    """Nor one of a kind that this version does not have; once it is stale, it is refused."""
+    here = '[compute.far]\nkind = "slurm"\n[stage.a]\nsource = "a.sh"\nrun = "sh a.sh > {outputs.o}"\noutputs = { o = "o" }\n'
+    repo.write("a.sh", "echo 1\n")
+    repo.write("pipeline.toml", here)
+    repo.pipe("build")
+    repo.write("pipeline.toml", f'{here}compute = "far"\n')
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert "slurm" in repo.pipe("build", "--force", check=False).stderr
+    repo.write("a.sh", "echo 2\n")
+    refused = repo.pipe("build", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "does not run stages on `slurm` (needed by `a`)" in refused.stderr

@@ -258,7 +258,9 @@ class StageJob:
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         live = LiveLog(outcome.log or "", secrets_of(stage))
         try:
-            executor = build.executors[stage.compute]
+            executor = build.executors.get(stage.compute)
+            if executor is None:  # it was fresh when the build began, and so asked for none
+                raise StageError(f"nothing here runs stages on `{stage.compute}`", "build again")
             job = job_of(
                 build,
                 stage,
