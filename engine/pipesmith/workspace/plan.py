@@ -120,7 +120,7 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
 
 
 def _fresh_far_away(session: Session, stages: Sequence[Stage], options: BuildOptions) -> frozenset[str]:
-    """Return which stages are fresh, where one has a compute of a kind that stages can't run on: nobody asks of others."""
+    """Return which stages are fresh, where one has a compute of a kind that no stage can run on; else none."""
     kinds = {session.pipeline.computes[stage.compute].kind for stage in stages}
     if kinds <= {"local", "docker"} or options.force:
         return frozenset()
