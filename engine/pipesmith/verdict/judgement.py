@@ -192,8 +192,8 @@ class Judgement:
             problems.append((key, error.text, error.help))
             return None
         if identity is None:
-            help = f"write it, or see what ignores it: `git check-ignore -v {path}`"
-            problems.append((key, f"`{path}` does not exist, or git ignores all of it", help))
+            help = f"write it, or see what ignores it: `git check-ignore -v {path}`, .pipeignore"
+            problems.append((key, f"`{path}` does not exist, or git or .pipeignore ignores all of it", help))
         return identity
 
     def _hash_path(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:
