@@ -41,7 +41,8 @@ def _path(text: str) -> Path:
 
 
 class Params(Dict[str, Any]):  # noqa: UP006
-    """The params that count for this stage, nested as in pipeline.toml. One that does not count raises SdkError."""
+    """The params that count for this stage, nested as in pipeline.toml; a dotted name reaches into tables. One that
+    does not count raises SdkError."""
 
     def __init__(
         self, values: Mapping[str, Any], prefix: str = "", others: Iterable[str] = (), stage: str = ""
@@ -62,6 +63,9 @@ class Params(Dict[str, Any]):  # noqa: UP006
             )
 
     def __missing__(self, name: str) -> Any:
+        first, dot, rest = str(name).partition(".")
+        if dot and isinstance(table := dict.get(self, first), Params):
+            return table[rest]
         self._refuse(name)
         raise SdkError(
             f"there is no param `{self._prefix}{name}`: "
@@ -71,6 +75,9 @@ class Params(Dict[str, Any]):  # noqa: UP006
     def __contains__(self, name: object) -> bool:
         if super().__contains__(name):
             return True
+        first, dot, rest = str(name).partition(".")
+        if dot and isinstance(table := dict.get(self, first), Params):
+            return rest in table
         self._refuse(name)
         return False
 

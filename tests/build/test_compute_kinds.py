@@ -92,3 +92,30 @@ def test_packages_are_not_looked_through_for_kinds_that_are_built_in(repo: Repo,
         "import sys; from pipesmith import Workspace; Workspace.open('.').status(); print('importlib.metadata' in sys.modules)",
     )
     assert loaded.stdout == "False\n"
+
+
+@pytest.mark.parametrize("action", ["up", "down", "wait"])
+def test_nothing_can_be_done_with_a_kind_that_stages_cant_run_on(repo: Repo, action: str) -> None:
+    """It is told, with exit code 2; `status` tells of it among the others."""
+    repo.write("pipeline.toml", '[compute.far]\nkind = "slurm"\n')
+    done = repo.pipe("compute", action, "far", "--json", check=False)
+    assert (done.returncode, done.json()["error"]["kind"]) == (2, "user")
+    assert "does not run stages on `slurm` (`far`)" in done.stderr
+    assert repo.pipe("compute", action).returncode == 0
+    states = {each["name"]: each["state"] for each in repo.pipe("compute", "status", "--json").json()["computes"]}
+    assert states == {"local": "up", "far": "unsupported"}
+
+
+def test_a_fresh_stage_asks_no_compute_whatever_has_become_of_it(repo: Repo) -> None:
+    """Nor one of a kind that this version does not have; once it is stale, it is refused."""
+    here = '[compute.far]\nkind = "slurm"\n[stage.a]\nsource = "a.sh"\nrun = "sh a.sh > {outputs.o}"\noutputs = { o = "o" }\n'
+    repo.write("a.sh", "echo 1\n")
+    repo.write("pipeline.toml", here)
+    repo.pipe("build")
+    repo.write("pipeline.toml", f'{here}compute = "far"\n')
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert "slurm" in repo.pipe("build", "--force", check=False).stderr
+    repo.write("a.sh", "echo 2\n")
+    refused = repo.pipe("build", check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "does not run stages on `slurm` (needed by `a`)" in refused.stderr

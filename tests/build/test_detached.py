@@ -80,3 +80,51 @@ def test_it_outlives_who_started_it(repo):
     repo.pipe("wait", run)
     assert repo.pipe("logs", run, "a").stdout == "said\n"
     assert "ran" in (repo.pipe_dir / "detached" / f"{run}.log").read_text()
+
+
+def test_a_run_is_known_as_soon_as_it_has_an_id(repo):
+    """`--detach` returns the run's id at once; `show` and `logs -f` of it work from then on."""
+    _write(repo, "echo said; echo 1 > {outputs.o}")
+    run = _detached(repo)
+    assert repo.pipe("logs", run, "-f").stdout == "==> a <==\nsaid\n"
+    assert repo.pipe("show", run, "--json").json()["id"] == run
+    again = _detached(repo)
+    shown = repo.pipe("show", again, check=False)
+    assert shown.returncode == 2 and "up-to-date" in shown.stderr
+
+
+def test_cancelled_before_it_began(repo):
+    """A cancelled run's status is `cancelled`, however early that was."""
+    _write(repo, "sleep 300; echo 1 > {outputs.o}")
+    run = _detached(repo)
+    assert repo.pipe("cancel", run, "--json").json() == {"run": run, "status": "cancelled"}
+    waited = repo.pipe("wait", run, "--json", check=False)
+    assert (waited.returncode, waited.json()["status"]) == (130, "cancelled")
+
+
+def test_the_id_is_the_answer(repo):
+    _write(repo, "echo 1 > {outputs.o}")
+    run = repo.pipe("build", "-q", "--detach").stdout.strip()
+    assert repo.pipe("wait", run, "--json").json() == {"run": run, "status": "succeeded"}
+    assert repo.pipe("build", "--detach", "--dry-run", check=False).returncode == 2
+
+
+def test_from_another_folder(repo):
+    """`-C DIR`, relative to where the command was typed, holds for what goes on by itself."""
+    repo.write("sub/pipeline.toml", '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    run = repo.pipe("-C", "sub", "build", "--json", "--detach").json()["run"]
+    assert repo.pipe("wait", run, "-C", "sub", "--json").json() == {"run": run, "status": "succeeded"}
+    assert repo.read("sub/o") == "1\n"
+
+
+def test_in_a_bare_repository(repo):
+    """Commits are built there as well, so it has a history to ask."""
+    _write(repo, "echo said; echo 1 > {outputs.o}")
+    repo.commit()
+    repo.git("clone", "-q", "--bare", ".", "../bare.git")
+    run = repo.pipe("-C", "../bare.git", "build", "--rev", "main", "--detach", "--json").json()["run"]
+    assert repo.pipe("-C", "../bare.git", "wait", run, "--json").json()["status"] == "succeeded"
+    assert repo.pipe("-C", "../bare.git", "logs", run).stdout == "said\n"
+    assert run in repo.pipe("-C", "../bare.git", "runs").stdout
+    assert repo.pipe("-C", "../bare.git", "show", "--json").json()["id"] == run
+    assert repo.pipe("-C", "../bare.git", "cancel", run).returncode == 0

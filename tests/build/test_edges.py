@@ -288,8 +288,7 @@ def test_no_pipeline(repo) -> None:
 
 
 def test_links_in_outputs(repo, toml) -> None:
-    """Links in a folder output are content by their text, also those that dangle; a stage that is given such a one
-    fails loudly."""
+    """Links in a folder output are content by their text."""
     toml("""
         [stage.a]
         run = "mkdir {outputs.d} && echo 1 > {outputs.d}/x && ln -s x {outputs.d}/l"
@@ -304,6 +303,42 @@ def test_links_in_outputs(repo, toml) -> None:
     shutil.rmtree(repo.path / "d")
     repo.pipe("build")
     assert os.readlink(repo.path / "d/l") == "x"
+
+
+@pytest.mark.parametrize(
+    ("given", "target", "said"),
+    [
+        ("stage:a.d", "nowhere", "does not exist"),
+        ("d/in", "/etc/passwd", "leads out"),
+        ("d/in", "nowhere", "does not exist"),
+        ("d/in/l", "../../../x", "leads out"),
+        ("stage:c@*.o", "../../../x", "leads out"),
+    ],
+)
+def test_a_made_link_that_dangles_or_leads_out(repo, toml, given: str, target: str, said: str) -> None:
+    """A link that dangles or leads out is content where a stage makes it, and an error when a stage is given it."""
+    toml(f"""
+        [stage.a]
+        run = "mkdir -p {{outputs.d}}/in && echo 1 > {{outputs.d}}/x && ln -s {target} {{outputs.d}}/in/l"
+        outputs = {{ d = "d" }}
+        [stage.c]
+        run = "mkdir {{outputs.o}} && ln -s {target} {{outputs.o}}/l"
+        matrix = {{ n = [1] }}
+        outputs = {{ o = "o{{matrix.n}}" }}
+        [stage.b]
+        run = "NOTE(b) && echo 1 > {{outputs.o}}"
+        inputs = {{ i = "{given}" }}
+        outputs = {{ o = "o" }}
+        [stage.other]
+        run = "cat {{inputs.i}} > {{outputs.o}}"
+        inputs = {{ i = "d/x" }}
+        outputs = {{ o = "other" }}
+    """)
+    done = repo.pipe("build", "--json", "-k", check=False)
+    assert done.stages() == {"a": "ran", "c@1": "ran", "other": "ran", "b": "failed"}
+    assert done.returncode == 1 and repo.ran() == []
+    (error,) = [stage["error"] for stage in done.json()["stages"] if stage["name"] == "b"]
+    assert said in error and ("`o1/l`" if "@" in given else "`d/in/l`") in error
 
 
 def test_one_input_under_two_names(repo, toml) -> None:

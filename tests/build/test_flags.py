@@ -184,6 +184,23 @@ def test_inside_a_stage(repo, toml) -> None:
     assert "inside a stage" in (repo.home / "said").read_text()
 
 
+@pytest.mark.parametrize("command", ["build", "build --detach", "compute up", "compute down", "watch"])
+def test_inside_a_sandbox(repo, toml, command: str) -> None:
+    """A sandbox is no git repository: that it is a stage is what is said all the same."""
+    import sys
+
+    toml(f"""
+        [stage.a]
+        run = "{sys.executable} -m pipesmith {command} 2> {{outputs.said}}; test $? = 2"
+        outputs = {{ said = "said" }}
+        env = {{ PYTHONPATH = "{repo.env.get("PYTHONPATH", "")}" }}
+    """)
+    repo.pipe("build")
+    said = repo.read("said")
+    assert f"`pipe {command.removesuffix(' --detach')}` does not start inside a stage (here `a`)" in said
+    assert "git init" not in said
+
+
 def test_a_subfolder_workspace(repo) -> None:
     """pipeline.toml may lie in a subfolder; paths in it are relative to its folder; the nearest one up is used, -C
     names another."""

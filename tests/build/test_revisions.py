@@ -56,6 +56,31 @@ def test_entries_that_disagree(ignored) -> None:
     assert states(ignored)["b"] == "stale"
 
 
+def test_entries_that_disagree_are_said_to(repo, toml) -> None:
+    """Not that the input is gone, which may lie there."""
+    repo.write("data/y", "1")
+    repo.write(".gitignore", "/data/\n")
+    toml("""
+        [stage.a]
+        run = "cat {inputs.i}"
+        inputs = { i = "data/y" }
+        [stage.b]
+        run = "cat {inputs.i} | wc -c"
+        inputs = { i = "data/y" }
+    """)
+    repo.pipe("build")
+    repo.write("data/y", "2")
+    repo.pipe("build", "a")
+    repo.commit()
+    assert states(repo) == {"a": "stale", "b": "stale"}
+    said = repo.pipe("status", "--rev", "HEAD").stdout
+    assert said.count("git does not hold `data/y`, and the lockfile's entries for it disagree") == 2
+    assert "does not exist" not in said
+    repo.pipe("build")
+    repo.commit()
+    assert states(repo) == {"a": "fresh", "b": "fresh"}
+
+
 def test_no_entries(ignored) -> None:
     """None: stale."""
     (ignored.path / "pipe.lock").unlink()

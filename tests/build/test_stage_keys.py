@@ -205,6 +205,50 @@ def test_hash_paths(repo, toml) -> None:
     assert repo.pipe("status", "--rev", "HEAD", "--check").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "named"),
+    [
+        ('hash-paths = ["big/there"]', "hash-paths", "big"),
+        ('hash-paths = ["big/sub/none"]', "hash-paths", "big"),
+        ('cwd = "big"', "cwd", "big"),
+        ('cwd = "big/sub"', "cwd", "big/sub"),
+        ('keep = "big/kept"', "keep", "big/kept"),
+    ],
+)
+def test_no_path_leaves_by_a_link(repo, toml, line: str, key: str, named: str) -> None:
+    """No path may leave the workspace through a symlink."""
+    outside = repo.home / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (outside / "there").write_text("1")
+    (repo.path / "big").symlink_to(outside)
+    toml(f"""
+        [stage.a]
+        run = "NOTE(a)"
+        {line}
+    """)
+    done = repo.pipe("build", "--json", check=False)
+    assert done.returncode == 2 and repo.ran() == []
+    (message,) = done.json()["error"]["messages"]
+    assert (message["line"], message["key"]) == (3, f"stage.a.{key}")
+    assert f"`{named}`" in message["text"] and "leads out of the workspace" in message["text"]
+    assert "Traceback" not in repo.pipe("status", check=False).stderr
+
+
+def test_hash_paths_by_a_link_inside(repo, toml) -> None:
+    """A link that leads to what is in the workspace is content, its own target's text; a folder behind one is there."""
+    repo.write("real/file", "1")
+    (repo.path / "way").symlink_to("real")
+    toml("""
+        [stage.a]
+        run = "NOTE(a)"
+        hash-paths = ["way/file", "way"]
+    """)
+    repo.pipe("build")
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    repo.write("real/file", "2")
+    assert repo.pipe("status", "--json").why("a") == [("hash-path", "way/file")]
+
+
 def test_pass_env_is_masked(repo, toml) -> None:
     """pass-env: handed through, not fingerprinted, masked in every log and record, also in two writes."""
     toml("""

@@ -101,3 +101,23 @@ def test_gpu_memory_shares_a_gpu(repo, toml) -> None:
     """)
     repo.pipe("build")
     assert repo.read("a").strip() == "0"
+
+
+def test_a_stage_of_this_build_that_is_waited_for_is_named(repo, toml) -> None:
+    """Two stages that do the same run once; the one that waits names the other, and so does one that waits for a word."""
+    toml("""
+        [stage.a]
+        run = "NOTE(a) && sleep 0.5"
+        [stage.twin]
+        run = "NOTE(a) && sleep 0.5"
+        [stage.m]
+        run = "NOTE(m) && sleep 0.5"
+        mutex = ["db"]
+        [stage.n]
+        run = "NOTE(n) && sleep 0.5"
+        mutex = ["db"]
+    """)
+    done = repo.pipe("build", "-j4")
+    assert repo.ran() == ["a", "m", "n"]
+    assert "twin waits for `a`, which does the same" in done.stdout
+    assert "n waits for mutex db, held by `m`" in done.stdout

@@ -68,3 +68,18 @@ def test_hand_edits_are_kept(repo, toml) -> None:
     assert "kept as" in done.stderr
     kept = done.stderr.partition("kept as ")[2].split()[0]
     assert repo.pipe("cat", kept).stdout == "mine"
+
+
+def test_a_failure_does_not_speak_of_what_it_was_not_given(repo, toml) -> None:
+    """It sees the whole workspace: no key has to be added for a file that its last lines name."""
+    toml("""
+        [stage.a]
+        sandbox = false
+        source = "src"
+        run = "cat data/d; exit 1"
+    """)
+    repo.write("src/x", "1")
+    repo.write("data/d", "data/d\n")
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 1 and "a | data/d" in done.stdout
+    assert "not given" not in done.stdout + done.stderr and "pipe logs" in done.stdout + done.stderr

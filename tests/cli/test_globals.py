@@ -444,3 +444,44 @@ def test_a_bug_is_told_as_one(project: Repo, tmp_path: Path) -> None:
     code = "import pipesmith.workspace.workspace as w, sys; w.Workspace.open = lambda *a: 1 / 0; from pipesmith.cli import run; sys.exit(run(['--json', 'status']))"
     done = project.run(sys.executable, "-c", code, check=False)
     assert done.returncode == 70 and done.json()["error"]["kind"] == "internal" and "ZeroDivisionError" in done.stderr
+
+
+def test_quiet_tells_of_a_stage_that_failed(repo: Repo) -> None:
+    """`-q` leaves out how a build goes on, not what went wrong."""
+    repo.write("pipeline.toml", '[stage.a]\nrun = "echo why >&2; exit 3"\noutputs = { o = "o" }\n')
+    done = repo.pipe("build", "-q", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "a | why" in done.stderr and "`a` failed" in done.stderr
+
+
+def test_words_that_are_missing_or_exclude_each_other(repo: Repo) -> None:
+    """Wrong use is exit 2, and says which word."""
+    repo.write("pipeline.toml", '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    assert "needs one of ls, status" in failed(repo.pipe("compute", check=False))
+    assert "--downstream" in failed(repo.pipe("build", "a", "--upstream-only", "--downstream", check=False))
+    assert "no such file" in failed(repo.pipe("lock", "show", "nowhere", check=False))
+    assert "`--set` needs K=V" in failed(repo.pipe("build", "--set", check=False))
+    assert "`--message` needs TEXT" in failed(repo.pipe("build", "-m", check=False))
+    assert not repo.exists("o")
+
+
+def test_a_committed_lockfile_that_cant_be_read(repo: Repo) -> None:
+    """The help names a command that works at a revision."""
+    repo.write("pipeline.toml", '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.write("pipe.lock", "[[[")
+    repo.git("add", "-A")
+    repo.git("commit", "-qm", "broken")
+    told = failed(repo.pipe("status", "--rev", "HEAD", check=False))
+    assert "~1 -- pipe.lock`" in told
+
+
+def test_words_of_several_lines_keep_to_their_line(repo: Repo) -> None:
+    """A note or a reason with line ends does not break lists of lines."""
+    repo.write("a.sh", "echo 1 > $1\n")
+    repo.write("pipeline.toml", '[stage.a]\nsource = "a.sh"\nrun = "sh a.sh {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.pipe("build", "-m", "one\ntwo")
+    assert [line.endswith("one two") for line in repo.pipe("runs").stdout.splitlines()] == [False, True]
+    assert "  one\n  two\n" in repo.pipe("show").stdout
+    repo.write("a.sh", "echo 1 > $1  # same\n")
+    repo.pipe("accept", "a", "--reason", "only\na comment")
+    assert repo.pipe("status").stdout == "fresh      a  (accepted: only a comment)\n"

@@ -50,3 +50,10 @@ def test_the_library_prints_nothing(workspace: Repo, capfd: pytest.CaptureFixtur
     workspace.write("pipeline.toml", STAGE)
     Workspace.open(workspace.path).build()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_text_is_the_name_of_one_stage(workspace: Repo) -> None:
+    workspace.write("pipeline.toml", STAGE.replace("stage.a", "stage.train") + '[stage.other]\nrun = "true"\n')
+    opened = Workspace.open(workspace.path)
+    assert [stage.name for stage in opened.build("train").stages] == ["train"]
+    assert [stage.name for stage in opened.status("train").stages] == ["train"]

@@ -88,6 +88,11 @@ def test_a_list_is_all_of_them_together(origin: Path) -> None:
     assert names(origin, "blob:train/*.csv", "blob:one.csv", "blob:test") == ["a.csv", "b.csv", "e.csv", "one.csv"]
 
 
+def test_what_two_sources_both_find_is_there_once(origin: Path) -> None:
+    assert names(origin, "blob:train/*.csv", "blob:train/a*", "blob:train/**") == names(origin, "blob:train/**")
+    assert names(origin, "blob:one.csv", "blob:one.csv") == ["one.csv"]
+
+
 def test_two_objects_of_one_name_are_refused(origin: Path) -> None:
     (origin / "test" / "a.csv").write_text("other")
     with pytest.raises(UserError, match=r"are both `a\.csv` in it"):

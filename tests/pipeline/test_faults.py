@@ -847,6 +847,26 @@ i.json: is not UTF-8
             }
         },
     ),
+    "what_a_lost_params_file_may_have_held": (
+        """
+[pipeline]
+params-files = ["a.yaml"]
+[stage.a]
+run = "echo {params.lr} {param.x}"
+params = ["train"]
+env = { E = "{params.e}" }
+""",
+        """
+pipeline.toml:4: stage.a.run: unknown placeholder `{param.x}`
+help: write `{{` and `}}` for braces that are none of pipe's
+a.yaml:1: is not YAML: expected the node content, but found '<stream end>'
+""",
+        {
+            "files": {"a.yaml": b"lr: ["},
+            "overrides": {"lr": "1"},
+            "environ": {"PIPE_PARAM_e": "1"},
+        },
+    ),
     "params_files_with_wrong_keys": (
         """
 [pipeline]

@@ -104,6 +104,16 @@ def test_a_param_that_is_nowhere(start: Start) -> None:
     assert run.params.get("a", 5) == 1
 
 
+def test_a_dotted_name_reaches_into_tables(start: Start) -> None:
+    run = start(params={"train": {"lr": 0.1, "opt": {"name": "sgd"}}}, all_params=["train.epochs"])
+    assert run.params["train.lr"] == 0.1 and run.params["train.opt.name"] == "sgd"
+    assert "train.lr" in run.params and run.params.get("train.nope", 3) == 3
+    with pytest.raises(SdkError, match=r"param `train\.epochs` does not count"):
+        run.params["train.epochs"]
+    with pytest.raises(SdkError, match=r"there is no param `train\.lr\.x`"):
+        run.params["train.lr.x"]
+
+
 # -- inputs and outputs -------------------------------------------------------------------------------------------
 
 

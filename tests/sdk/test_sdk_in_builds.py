@@ -262,3 +262,37 @@ def test_lines_of_an_earlier_attempt_are_kept(tmp_path: Path) -> None:
         live.close()
     assert Path(lines_of(log)).read_text() == "first\nsecond\n"
     assert not os.path.lexists(files_of(log))
+
+
+def test_a_dataset_of_one_file_is_read_as_what_its_name_says(repo: Repo) -> None:
+    """It appears at `inputs/NAME`, and its table is read all the same; in a build and outside one."""
+    pytest.importorskip("pandas")
+    repo.write(
+        "pipeline.toml",
+        """
+        [dataset.labels]
+        from = "store/labels.csv"
+        options = { delimiter = ";", types = { id = "int64" } }
+        [stage.a]
+        source = "a.py"
+        run = ["python", "a.py"]
+        inputs = { labels = "dataset:labels" }
+        outputs = { o = "o.json" }
+        """,
+    )
+    repo.write("store/labels.csv", "id;breed\n1;pug\n")
+    repo.write(
+        "a.py",
+        """
+        import json
+        from pipesmith.sdk import Run
+        run = Run.get_context()
+        run.outputs["o"].path.write_text(json.dumps(run.inputs["labels"].to_pandas().to_dict("list")))
+        """,
+    )
+    repo.commit()
+    repo.pipe("build")
+    assert json.loads(repo.read("o.json")) == {"id": [1], "breed": ["pug"]}
+    (repo.path / "o.json").unlink()
+    by_hand(repo, "a.py")
+    assert json.loads(repo.read("o.json")) == {"id": [1], "breed": ["pug"]}

@@ -54,6 +54,10 @@ def test_a_stage_that_failed_is_tried_again_at_the_next_save_that_reaches_it(
     other = w.next(lambda: shaky.write("b/b.txt", "bb\n"))
     assert shaky.ran() == ["b"]
     assert statuses(other) == {"a": "skipped", "b": "ran", "after": "skipped"}
+    nothing = w.next(lambda: shaky.write("after/x.txt", "x\n\n"))
+    assert shaky.ran() == []
+    assert (nothing["run"], nothing["status"]) == (None, "failed")
+    shaky.write("after/x.txt", "x\n")
     w.next(lambda: shaky.write("a/a.txt", "still bad\n"))
     assert shaky.ran() == ["a"]
     w.next(lambda: shaky.write("a/a.txt", "good\n"))

@@ -19,7 +19,15 @@ _WORD = re.compile(r"[^\s'\"`:;,()\[\]{}<>|&=]+")
 def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) -> str:
     """Return one help line for a failed stage: the key to add, where its text or last lines name a workspace file or
     Python module that it was not given; else where to look."""
-    lines = list(tail)
+    missed = _missed(build, stage, list(tail)) if stage.sandbox else None  # without a sandbox it is given everything
+    if missed is not None:
+        return missed
+    if build.elsewhere is not None:
+        return f"look at `pipe logs {build.run} {stage.name}`, and at its sandbox, kept below {build.elsewhere.failed}"
+    return f"look at `pipe logs {build.run} {stage.name}`, or go where it ran with `pipe shell {stage.name}`"
+
+
+def _missed(build: BuildContext, stage: Stage, lines: list[str]) -> str | None:
     given = _given(build, stage)
     for line in lines:
         for module in _MODULE.findall(line):
@@ -33,9 +41,7 @@ def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) ->
         path = _workspace_path(build, stage.cwd, word)
         if path is not None and not _covered(path, given):
             return _add(stage, path, f"`{path}`")
-    if build.elsewhere is not None:
-        return f"look at `pipe logs {build.run} {stage.name}`, and at its sandbox, kept below {build.elsewhere.failed}"
-    return f"look at `pipe logs {build.run} {stage.name}`, or go where it ran with `pipe shell {stage.name}`"
+    return None
 
 
 def _given(build: BuildContext, stage: Stage) -> list[str]:

@@ -16,6 +16,7 @@ from pipesmith.build.aside import Aside
 from pipesmith.build.context import BuildContext, Outcome
 from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Evidence, Stamper
+from pipesmith.build.given_links import check_given_links
 from pipesmith.build.hints import missing_file_hint
 from pipesmith.build.job_of import job_of, secrets_of
 from pipesmith.build.keep import KeepFolder
@@ -171,6 +172,7 @@ class StageJob:
         if evidence.changed(at_end=False):
             outcome.status = REJUDGE
             return
+        check_given_links(build, stage, verdict.seen.deps)
         outcome.log = log_path(build.pipe_dir, build.run, stage.name)
         outcome.gpus = self._gpus
         if stage.transfer is not None:
@@ -256,7 +258,9 @@ class StageJob:
         tmpdir = tempfile.mkdtemp(prefix="pipe-")
         live = LiveLog(outcome.log or "", secrets_of(stage))
         try:
-            executor = build.executors[stage.compute]
+            executor = build.executors.get(stage.compute)
+            if executor is None:  # it was fresh when the build began, and so asked for none
+                raise StageError(f"nothing here runs stages on `{stage.compute}`", "build again")
             job = job_of(
                 build,
                 stage,

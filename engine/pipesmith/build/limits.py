@@ -15,9 +15,10 @@ __all__ = ["Grant", "Limits"]
 
 @dataclass(slots=True, kw_only=True)
 class Grant:
-    """What a stage was given for its time. locks, gpus: freed by `Limits.release`."""
+    """What a stage was given for its time. names: of its locks. locks, gpus: freed by `Limits.release`."""
 
     stage: Stage
+    names: tuple[str, ...] = ()
     locks: tuple[Hold, ...] = ()
     gpus: GpuHold | None = None
 
@@ -76,8 +77,11 @@ class Limits:
             if hold is None:
                 self._free(held)
                 holder = self._locks.holder(name)
-                what = name if name.startswith("mutex") else "the same stage in another build"
-                return f"{what}, held by {holder}" if holder else what
+                here = self._holder(name)
+                if name.startswith("mutex"):
+                    return f"{name}, held by {here or holder}" if here or holder else name
+                what = f"{here}, which does the same" if here else "the same stage in another build"
+                return f"{what}, held by {holder}" if holder and not here else what
             held.append(hold)
         gpus: GpuHold | None = None
         if stage.resources.gpus and stage.compute not in self._far and self._gpu_pool is not None:
@@ -85,9 +89,13 @@ class Limits:
             if gpus is None:
                 self._free(held)
                 return f"{stage.resources.gpus} GPU{'s' if stage.resources.gpus > 1 else ''}"
-        grant = Grant(stage=stage, locks=tuple(held), gpus=gpus)
+        grant = Grant(stage=stage, names=tuple(wanted), locks=tuple(held), gpus=gpus)
         self._running.append(grant)
         return grant
+
+    def _holder(self, name: str) -> str | None:
+        """Return the stage of this build that holds a lock, for people."""
+        return next((f"`{grant.stage.name}`" for grant in self._running if name in grant.names), None)
 
     def release(self, grant: Grant) -> None:
         self._running.remove(grant)

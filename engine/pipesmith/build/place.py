@@ -25,13 +25,15 @@ _RENAME_EXCHANGE = 2
 
 
 def check_inside(root: str, path: str) -> None:
-    """Raise UserError where a folder on the way to `path` is a link that leads out of the workspace."""
+    """Raise UserError where a folder on the way to `path` is a link that leads out of the workspace. With a slash at
+    the end, the path is such a folder itself."""
     parent = os.path.dirname(os.path.join(root, path))
     real = os.path.realpath(parent)
     top = os.path.realpath(root)
     if real != top and not real.startswith(top + os.sep):
         raise UserError(
-            f"`{path}` leads out of the workspace, to `{real}`", "make the folder a real one, or name another path"
+            f"`{path.rstrip('/')}` leads out of the workspace, to `{real}`",
+            "make the folder a real one, or name another path",
         )
 
 

@@ -64,7 +64,7 @@ def context_document(
         entry: dict[str, Any] = {"path": relative_to(given.path, stage.cwd)}
         if given.origin.kind is OriginKind.DATASET:
             dataset = build.pipeline.datasets[given.origin.dataset]
-            entry |= {"format": dataset.format, "options": dict(dataset.options)}
+            entry |= {"format": dataset.table_format, "options": dict(dataset.options)}
         inputs[name] = entry
     counting = set(stage.params)
     return {

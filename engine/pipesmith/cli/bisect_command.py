@@ -141,4 +141,5 @@ def _show(result: Any, out: Output) -> None:
     if not result.culprits:
         out.line(f"nothing that counts for {result.target} differs from the commit before")
     asked = len(result.steps)
-    out.line(f"{asked} commits asked, {result.ran} stages run, {seconds_text(result.seconds)}")
+    ran = f"{result.ran} stage{'s' if result.ran != 1 else ''} run"
+    out.line(f"{asked} commits asked, {ran}, {seconds_text(result.seconds)}")

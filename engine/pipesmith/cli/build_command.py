@@ -65,12 +65,18 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.build import refuse_inside_a_stage
 
+    refuse_inside_a_stage("pipe build")  # before anything is looked for: a sandbox is no git repository
     for flag in ("rev", "since", "experiment"):
         if getattr(arguments, flag) == "":
             raise UserError(f"`--{flag}` needs a {'name' if flag == 'experiment' else 'revision'}")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError("`-j` needs a number of at least 1", "leave it out for as many as there are cores")
+    for one, other in (("upstream_only", "downstream"), ("detach", "dry_run")):
+        if getattr(arguments, one) and getattr(arguments, other):
+            flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+            raise UserError(f"`{flags[0]}` and `{flags[1]}` don't go together", f"leave out `{flags[0]}`, or the other")
     workspace = Workspace.open(".", rev=arguments.rev)
     if arguments.detach:
         return _detach(workspace, arguments, out)
@@ -85,19 +91,17 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
 def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) -> int:
     """Start the same command without `--detach`. What is wrong with the pipeline or the words is told here and now."""
-    from pipesmith.workspace.build import refuse_inside_a_stage
     from pipesmith.workspace.detached import detach
     from pipesmith.workspace.session import select_stages
 
-    refuse_inside_a_stage("pipe build")
     if arguments.rev is None:
         session = workspace.session(pairs(arguments.set, "--set"), arguments.compute)
         select_stages(session.pipeline, arguments.stages)
-    run_id = detach(workspace, [word for word in arguments.args if word != "--detach"])
+    run_id = detach(workspace, [word for word in arguments.words if word != "--detach"])
     if out.json_mode:
         out.json({"run": run_id})
     else:
-        out.line(run_id)
+        print(run_id, flush=True)  # the answer, `-q` or not
         out.note(f"`pipe logs {run_id} -f` follows it, `pipe wait {run_id}` waits for its end")
     return 0
 

@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.detached import cancel
 
-    ended = cancel(Workspace.open("."), arguments.run)
+    ended = cancel(Workspace.open_history("."), arguments.run)
     if out.json_mode:
         out.json({"run": ended.run, "status": ended.status})
     else:

@@ -22,6 +22,10 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import computes as calls
 
     timeout_s = seconds_of(arguments.timeout, "--timeout") if arguments.timeout is not None else 300.0
+    if arguments.action in ("up", "down"):
+        from pipesmith.workspace.build import refuse_inside_a_stage
+
+        refuse_inside_a_stage(f"pipe compute {arguments.action}")
     workspace = Workspace.open(".")
     if arguments.action == "ls":
         listed = calls.list_computes(workspace, arguments.names)

@@ -72,6 +72,9 @@ class PlainConsole:
         self.finished.add(result.stage)
         if result.status == "fresh" and not self._out.verbose:
             return
+        if self._out.quiet:
+            self._failed_quietly(result)
+            return
         word = self._out.style(f"{result.status:9}", _MARKS[result.status])
         if result.status == "failed" and self._shown.get(result.stage, 0) > _LINES_A_STAGE:
             for line in result.tail[-_LAST_LINES:]:  # why it failed mostly stands there
@@ -85,6 +88,17 @@ class PlainConsole:
                 self.line(f"          the command {result.error}")
             if result.help:
                 self.line(f"          help: {result.help}")
+
+    def _failed_quietly(self, result: Any) -> None:
+        """Tell what `-q` does not leave out: that a stage failed, and why."""
+        if result.status != "failed":
+            return
+        for line in result.tail[-_LAST_LINES:]:
+            self._out.alert(f"{result.stage} | {line}")
+        told = f"the command {result.error}" if (result.error or "").startswith("exited") else result.error
+        self._out.alert(f"error: `{result.stage}` failed{f': {told}' if told else ''}")
+        if result.help:
+            self._out.alert(f"help: {result.help}")
 
     def close(self) -> None:
         """The build has ended."""

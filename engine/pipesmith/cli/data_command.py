@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if not listed:
         out.line("no datasets")
     for entry in listed:
-        out.line(f"{entry['name']}  {entry['state']}  {len(entry['objects'])} objects, {size_text(entry['size'])}")
+        count = len(entry["objects"])
+        objects = f"{count} object{'s' if count != 1 else ''}"
+        out.line(f"{entry['name']}  {entry['state']}  {objects}, {size_text(entry['size'])}")
         if arguments.action == "show":
             for each in entry["objects"]:
                 out.line(f"  {each['hash']}  {each['size']:>10}  {each['name']}")

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     if not arguments.runs:
         raise UserError(NO_REMOTE_CACHE, "`pipe fetch --runs` brings run history, logs and metrics")
-    found = fetch_runs(Workspace.open("."), arguments.remote)
+    found = fetch_runs(Workspace.open_history("."), arguments.remote)
     for text in found.notes:
         out.note(text)
     if out.json_mode:

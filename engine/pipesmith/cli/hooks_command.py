@@ -66,10 +66,13 @@ def run_hook(words: Sequence[str], out: Output) -> int:
 
 def _pre_push(out: Output) -> int:
     from pipesmith.workspace.gate import judge_push
-    from pipesmith.workspace.pushed import tips_of_push
+    from pipesmith.workspace.pushed import repository_of_hook, tips_of_push
 
     lines = "" if sys.stdin is None or sys.stdin.isatty() else os.fsdecode(sys.stdin.buffer.read())
-    judged = judge_push(".", tips_of_push(lines, os.environ), anew=out.json_mode)
+    tips = tips_of_push(lines, os.environ)
+    if not tips:
+        repository_of_hook(".")  # outside of one it is no use to say that all is well
+    judged = judge_push(".", tips, anew=out.json_mode)
     refused = [each for each in judged if not each.passes]
     if out.json_mode:
         out.json({"refused": bool(refused), "judged": [each.as_json() for each in judged]})

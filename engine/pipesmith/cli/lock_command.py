@@ -109,6 +109,8 @@ def _show(out: Output, path: str | None = None) -> int:
         path = Workspace.open(".").lock_path
         if not os.path.exists(path):
             raise UserError("there is no pipe.lock yet", "run `pipe build`")
+    elif not os.path.exists(path):
+        raise UserError(f"`{path}`: no such file or directory", "`pipe lock show` shows the workspace's")
     shown = show_file(path)
     data = shown.encode("utf-8", "backslashreplace") if isinstance(shown, str) else shown
     if out.json_mode:

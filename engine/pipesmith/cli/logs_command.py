@@ -29,10 +29,11 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.history.logs import follow, log_path
     from pipesmith.history.shared_logs import bring_logs
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.detached import recorded
 
-    workspace = Workspace.open(".")
+    workspace = Workspace.open_history(".")
     store = workspace.run_store
-    record = store.get(arguments.run)
+    record = recorded(workspace, arguments.run)
     bring_logs(workspace.repo, store.logs, record.id)
 
     def done() -> bool:

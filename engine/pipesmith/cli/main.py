@@ -160,7 +160,14 @@ def _run(flags: _Globals, rest: list[str], out: Output, args: list[str]) -> int:
     arguments = command_parser(name).parse_args(words)
     arguments.command_line = ["pipe", *sys.argv[1:]]
     arguments.args = args
+    arguments.words = [*_said(flags), name, *words]
     return int(module.run(arguments, out))
+
+
+def _said(flags: _Globals) -> list[str]:
+    """Return the global flags that were given, but for `-C`, which has been followed."""
+    given = {"--json": flags.json, "-q": flags.quiet, "-v": flags.verbose, "--no-color": flags.no_color}
+    return [flag for flag, is_given in given.items() if is_given]
 
 
 def _known(name: str) -> None:

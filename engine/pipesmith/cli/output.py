@@ -49,6 +49,11 @@ class Output:
         if not self.quiet:
             print(printable(text), file=sys.stderr, flush=True)
 
+    def alert(self, text: str) -> None:
+        """Print a line on standard error that is told even where all else is left out."""
+        self.said_more = True
+        print(printable(text), file=sys.stderr, flush=True)
+
     def warn(self, text: str, help: str | None = None) -> None:
         self.said_more = True
         print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
@@ -83,7 +88,8 @@ class Output:
 
     def table(self, rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> None:
         """Print rows in columns."""
-        listed = [list(head), *[list(row) for row in rows]] if head else [list(row) for row in rows]
+        listed = [[" ".join(cell.splitlines()) for cell in row] for row in ([head] if head else [])]
+        listed += [[" ".join(cell.splitlines()) for cell in row] for row in rows]
         if not listed:
             return
         widths = [max(len(row[column]) for row in listed) for column in range(len(listed[0]))]

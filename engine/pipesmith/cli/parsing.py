@@ -48,8 +48,18 @@ class _Parser(argparse.ArgumentParser):
         if found := re.fullmatch(r"argument ([^:]*): invalid (int|float) value: '(.*)'", message):
             kind = "a whole number" if found[2] == "int" else "a number"
             return f"`{found[1].split('/')[0]}` needs {kind}, `{found[3]}` is not", help
+        if found := re.fullmatch(r"argument ([^:]*): expected one argument", message):
+            flag = found[1].split("/")[-1]
+            taken = [action.metavar for action in self._actions if flag in action.option_strings]
+            return f"`{flag}` needs {taken[0] if taken and taken[0] else 'a value'}", help
         if found := re.fullmatch(r"the following arguments are required: (.*)", message):
-            free = {str(action.metavar) for action in self._actions if action.nargs == argparse.REMAINDER}
-            needed = [name for name in found[1].split(", ") if name not in free]
+            optional = (argparse.REMAINDER, argparse.ZERO_OR_MORE)
+            free = {str(action.metavar) for action in self._actions if action.nargs in optional}
+            one_of = {action.dest: ", ".join(map(str, action.choices)) for action in self._actions if action.choices}
+            needed = [
+                f"one of {one_of[name]}" if name in one_of else name
+                for name in found[1].split(", ")
+                if name not in free
+            ]
             return f"`{self.prog}` needs {' and '.join(needed)}", help
         return message.removeprefix("argument "), help

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     if not arguments.runs:
         raise UserError(NO_REMOTE_CACHE, "`pipe push --runs` shares run history, logs and metrics")
-    workspace = Workspace.open(".")
+    workspace = Workspace.open_history(".")
     wanted = offer_runs(workspace, arguments.remote)
     for text in wanted.notes:
         out.note(text)

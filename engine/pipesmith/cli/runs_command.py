@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
     if arguments.n < 1:
         raise UserError("`-n` needs a number of at least 1", "write `-n 20`")
-    workspace = Workspace.open(".")
+    workspace = Workspace.open_history(".")
     runs = workspace.runs(
         arguments.n,
         stage=arguments.stage,

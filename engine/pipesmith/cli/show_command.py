@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.detached import recorded
 
-    record = Workspace.open(".").run_store.get(arguments.run)
+    record = recorded(Workspace.open_history("."), arguments.run)
     if out.json_mode:
         out.json(record.as_json())
         return 0
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if record.tags:
         out.line(f"  {', '.join(f'{key}={value}' for key, value in sorted(record.tags.items()))}")
     if record.message:
-        out.line(f"  {record.message}")
+        for line in record.message.splitlines():
+            out.line(f"  {line}")
     for stage in record.stages:
         took = f"  {seconds_text(stage.end - stage.start)}" if stage.start else ""
         peak = f", {size_text(stage.peak_bytes)} at most" if stage.peak_bytes else ""

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace.detached import wait
 
     timeout_s = seconds_of(arguments.timeout, "--timeout") if arguments.timeout is not None else None
-    return show_end(wait(Workspace.open("."), arguments.run, timeout_s), out)
+    return show_end(wait(Workspace.open_history("."), arguments.run, timeout_s), out)
 
 
 def seconds_of(text: str, flag: str) -> float:

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
+    from pipesmith.workspace.build import refuse_inside_a_stage
 
+    refuse_inside_a_stage("pipe watch")
     if arguments.debounce < 0:
         raise UserError("`--debounce` needs a number of milliseconds, 0 or more", "leave it out for 100")
     if arguments.jobs is not None and arguments.jobs < 1:

@@ -36,7 +36,7 @@ def objects_now(dataset: Dataset, stores: Mapping[str, Datastore], root: str) ->
             raise UserError(f"dataset `{dataset.name}`: `{source}` finds nothing", _near(source, stores, root))
         for path, name in here:
             name = name or ("" if len(dataset.sources) == 1 else os.path.basename(path))
-            if name in found:
+            if found.get(name, path) != path:  # what two sources both find is there once
                 raise UserError(
                     f"dataset `{dataset.name}`: `{found[name]}` and `{path}` are both `{name}` in it",
                     "make two datasets of it",

@@ -161,7 +161,8 @@ class Revision:
                 known = {dep.digest.text for dep in locked}
                 if len(known) == 1 and all(dep.git is None for dep in locked):
                     return Found(digest=locked[0].digest)
-                return Found(digest=None)
+                problem = f"git does not hold `{path}`, and the lockfile's entries for it disagree: build what reads it"
+                return Found(digest=None, problem=problem if len(known) > 1 else None)
             identity = self.held_id(place)
             digests = {dep.digest.text: dep.digest for dep in locked if dep.git == identity}
             if identity is not None and len(digests) == 1:

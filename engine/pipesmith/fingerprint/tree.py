@@ -53,7 +53,9 @@ class Tree(Protocol):
 
     def hash_path_id(self, path: str) -> str | None:
         """Return the id of a `hash-paths` entry: git's where git does not ignore it, else the digest's text; None
-        where absent."""
+        where absent.
+
+        Raises UserError where the way there leads out of the workspace."""
 
     def output(self, path: str) -> Digest | None:
         """Return the digest of an output in the workspace, None where absent. At a commit: of one that git holds,

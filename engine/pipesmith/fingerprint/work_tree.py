@@ -315,6 +315,9 @@ class WorkTree:
         inner = _inner(path)
         if held.is_folder(inner) or held.is_file(inner):
             return self._id(held, inner)
+        _real, problem = self._resolve(path)
+        if problem is not None:
+            raise UserError(problem)
         digest = self._cache.digest(os.path.join(self._root, path))
         if digest is None and self._lending is not None:
             return self._lending.hash_path_id(path)

@@ -312,7 +312,7 @@ def _facts(path: str, done: subprocess.CompletedProcess[bytes]) -> tuple[str, st
 
 
 def _no_repository(path: str) -> UserError:
-    folder = path
+    folder = path = os.path.abspath(path)
     while not os.path.lexists(there := os.path.join(folder, ".git")):
         if folder == os.path.dirname(folder):
             return UserError(f"`{path}` is not in a git repository", "run `git init`")

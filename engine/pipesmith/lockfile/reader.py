@@ -93,8 +93,16 @@ def _unreadable(text: str, file: str, key: str, what: str) -> ConfigError:
     kind, _, name = key.partition(".")
     header = re.search(rf'^\[{kind}\.["\']?{re.escape(name)}["\']?\]', text, re.MULTILINE) if name else None
     line = text.count("\n", 0, header.start()) + 1 if header else 1
-    help = f"restore it with `git checkout {file}`, or remove it and build"
-    return ConfigError([Finding(file=file, line=line, key=key, text=f"not a lockfile's: {what}", help=help)])
+    return ConfigError(
+        [Finding(file=file, line=line, key=key, text=f"not a lockfile's: {what}", help=_restoring(file))]
+    )
+
+
+def _restoring(file: str) -> str:
+    """Return how to have a whole lockfile again. file: a path, or `REV:path` of one that was committed as it is."""
+    revision, colon, path = file.partition(":")
+    where = f"`git checkout {revision}~1 -- {path}`" if colon else f"`git checkout {file}`"
+    return f"restore it with {where}, or remove it and build"
 
 
 def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
                     file=file,
                     line=int(place[1]) if place else None,
                     text=f"can't be read: {str(error)[:1].lower()}{str(error)[1:]}",
-                    help=f"restore it with `git checkout {file}`, or remove it and build",
+                    help=_restoring(file),
                 )
             ]
         ) from None

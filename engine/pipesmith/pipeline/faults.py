@@ -24,7 +24,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Faults:
-    """The faults of one file. Paths are key paths as tomllib nests them; indexes of lists are ints."""
+    """The faults of one file. Paths are key paths as tomllib nests them; indexes of lists are ints.
+
+    params_lost: some params could not be read, so that a param which seems unknown is no fault of its own.
+    """
 
     def __init__(self, text: str, file: str) -> None:
         self._text = text
@@ -32,6 +35,7 @@ class Faults:
         self._found: dict[tuple[Path, str, str | None], None] = {}
         self._others: list[Finding] = []
         self._positions: dict[Path, int] | None = None
+        self.params_lost = False
 
     def add(self, path: Path, text: str, help: str | None = None) -> None:
         """Add a fault of the key at `path`, once."""

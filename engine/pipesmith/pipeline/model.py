@@ -58,6 +58,9 @@ class InputMode(Enum):
     STREAM = "stream"
 
 
+_TABLES = ("csv", "tsv", "txt", "parquet", "pq", "json", "jsonl", "ndjson")  # as the SDK reads them
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """kind STAGE: stage (expanded name) and output. CELLS: cells = {cell's value part of its name: expanded stage name}
@@ -203,6 +206,14 @@ class Dataset:
     format: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     definition: str = ""
+
+    @property
+    def table_format(self) -> str | None:
+        """What its tables are read as. Of one file that is what its name says: given to a stage it has another one."""
+        if self.format is not None or len(self.sources) != 1:
+            return self.format
+        name, dot, suffix = self.sources[0].partition("?")[0].rpartition("/")[2].rpartition(".")
+        return suffix.lower() if dot and name and suffix.lower() in _TABLES else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,11 @@ def read_params(
         except ParamError as error:
             faults.add(("params", name), str(error), error.help)
     for index, path in enumerate(paths):
-        params = merge(params, _file(path, ("pipeline", "params-files", index), files, faults))
+        found = _file(path, ("pipeline", "params-files", index), files, faults)
+        faults.params_lost = faults.params_lost or found is None
+        params = merge(params, found or {})
+    if faults.params_lost:
+        return params
     for name in sorted(environ):
         key = variable_key(name, params)
         if key is not None:
@@ -40,19 +44,20 @@ def read_params(
 
 def _file(
     path: str, where: tuple[str | int, ...], files: Callable[[str], bytes | None], faults: Faults
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """Return the params of a file, None where it can't be read, which is told."""
     clean = faults.path(path, where)
     if clean is None:
-        return {}
+        return None
     data = files(clean)
     if data is None:
         faults.add(where, f"`{path}` does not exist", "create it, or take it out")
-        return {}
+        return None
     try:
         return parse_params_file(clean, data)
     except ParamError as error:
         faults.other(clean, error.line, str(error), error.help)
-        return {}
+        return None
 
 
 def _override(params: dict[str, Any], key: str, text: str, where: str, faults: Faults) -> dict[str, Any]:

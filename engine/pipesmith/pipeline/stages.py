@@ -216,7 +216,8 @@ class _Reader:
                 lookup(self.params, key)
                 found.add(key)
             except KeyError:
-                self.faults.unknown((*self.where, "params", index), "param", key, dotted_keys(self.params))
+                if not self.faults.params_lost:
+                    self.faults.unknown((*self.where, "params", index), "param", key, dotted_keys(self.params))
         return tuple(sorted(found))
 
     # -- parts ---------------------------------------------------------------------------------------------------

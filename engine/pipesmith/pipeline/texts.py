@@ -136,6 +136,8 @@ class Texts:
 
     def _unknown(self, name: str, where: Path, known: list[str], *, command: bool = False) -> None:
         space = name.partition(".")[0]
+        if space == "params" and self._faults.params_lost:
+            return
         if not command and space in ("inputs", "outputs"):
             self._faults.add(where, f"`{{{name}}}` can stand in `run` only", "write the path itself")
             return

@@ -94,7 +94,7 @@ class Judgement:
         sources = {path: self._source(stage, path, problems) for path in stage.source}
         if stage.notebook is not None:
             sources[stage.notebook] = self._notebook(stage, stage.notebook, problems)
-        hash_paths = {path: self.tree.hash_path_id(path) for path in stage.hash_paths}
+        hash_paths = {path: self._hash_path(stage, path, problems) for path in stage.hash_paths}
         environment, unresolved = self.outside.environment(stage)
         items = stage_items(
             stage,
@@ -192,9 +192,16 @@ class Judgement:
             problems.append((key, error.text, error.help))
             return None
         if identity is None:
-            help = f"write it, or see what ignores it: `git check-ignore -v {path}`"
-            problems.append((key, f"`{path}` does not exist, or git ignores all of it", help))
+            help = f"write it, or see what ignores it: `git check-ignore -v {path}`, .pipeignore"
+            problems.append((key, f"`{path}` does not exist, or git or .pipeignore ignores all of it", help))
         return identity
+
+    def _hash_path(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:
+        try:
+            return self.tree.hash_path_id(path)
+        except UserError as error:
+            problems.append((f"stage.{stage.base}.hash-paths", error.text, error.help))
+            return None
 
     def _notebook(self, stage: Stage, path: str, problems: list[tuple[str, str, str | None]]) -> str | None:
         key = f"stage.{stage.base}.notebook"

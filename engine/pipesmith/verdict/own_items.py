@@ -59,7 +59,7 @@ def own_items(
             inputs.append((part, found.digest))
             if found.problem is not None:
                 made["input", part.item] = f"{part.path} {found.problem}"
-    sources: dict[str, str | None] = {path: _source(tree, path) for path in stage.source}
+    sources: dict[str, str | None] = {path: _known(tree.source_id, path) for path in stage.source}
     if stage.notebook is not None:
         sources[stage.notebook] = _notebook(tree, stage.notebook, outside)
     if stage.environment is not None:
@@ -70,7 +70,7 @@ def own_items(
         params=pipeline.params,
         sources=sources,
         inputs=inputs,
-        hash_paths={path: tree.hash_path_id(path) for path in stage.hash_paths},
+        hash_paths={path: _known(tree.hash_path_id, path) for path in stage.hash_paths},
         environment=None,
     )
     return OwnItems(items={(item.kind, item.item): item.value for item in items} | made, pins=pins)
@@ -82,9 +82,9 @@ def _definition(environment: Environment, read: Callable[[str], bytes | None]) -
     return repr((environment, texts))
 
 
-def _source(tree: Tree, path: str) -> str | None:
+def _known(id_of: Callable[[str], str | None], path: str) -> str | None:
     try:
-        return tree.source_id(path)
+        return id_of(path)
     except UserError as error:
         return f"{ABSENT}: {error.text}"
 

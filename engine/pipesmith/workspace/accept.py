@@ -26,7 +26,8 @@ def accept(workspace: Workspace, name: str, reason: str) -> dict[str, tuple[Reas
 
     Raises UserError for a stage that was never built, StageError where its fingerprint can't be known yet.
     """
-    if not reason.strip():
+    reason = " ".join(reason.split())  # it is shown on a line
+    if not reason:
         raise UserError("`pipe accept` needs a reason", f'run `pipe accept {name} --reason "why it does not matter"`')
     session = workspace.session()
     pipeline = session.pipeline

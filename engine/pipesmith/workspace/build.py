@@ -314,6 +314,8 @@ class _Build:
             return "cancelled"
         if "failed" in statuses:
             return "failed"
+        if "skipped" in statuses and statuses <= {"fresh", "skipped"}:  # what failed before is not tried again: held
+            return "failed"
         return "up-to-date" if statuses <= {"fresh"} else "succeeded"
 
 

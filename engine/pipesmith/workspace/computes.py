@@ -256,6 +256,17 @@ def _bytes(value: Any) -> int | None:
     return parse_size_bytes(value) if isinstance(value, str) else value
 
 
+def _usable(session: Session, names: Sequence[str]) -> list[Compute]:
+    """Return the named computes, all without names. Raises UserError, also for a named one that this version can't do
+    anything with."""
+    found = _named(session, names)
+    for compute in found if names else ():
+        if compute.kind not in ("local", "docker"):
+            text = f"this version does not run stages on `{compute.kind}` (`{compute.name}`)"
+            raise UserError(text, "`pipe compute ls` lists computes and their kinds")
+    return found
+
+
 def _named(session: Session, names: Sequence[str]) -> list[Compute]:
     from pipesmith.errors import nearest
 
@@ -293,6 +304,7 @@ def compute_states(workspace: Workspace, names: Sequence[str] = ()) -> list[Comp
 
 def wait_for(workspace: Workspace, names: Sequence[str], timeout_s: float) -> list[ComputeState]:
     """Wait until all named computes can be reached, or the time is over, and return how they are then."""
+    _usable(workspace.session(), names)
     until = time.monotonic() + timeout_s
     while True:
         states = compute_states(workspace, names)
@@ -309,7 +321,7 @@ def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], No
     refuse_inside_a_stage("pipe compute up")
     session = workspace.session()
     session.computes.said = said
-    chosen = {compute.name: compute for compute in _named(session, names)}
+    chosen = {compute.name: compute for compute in _usable(session, names)}
     wanted = {
         (stage.compute, stage.environment)
         for stage in session.pipeline.stages.values()
@@ -335,17 +347,21 @@ def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], 
     refuse_inside_a_stage("pipe compute down")
     session = workspace.session()
     try:
-        for compute in _named(session, names):
+        for compute in _usable(session, names):
             if compute.kind == "docker":
                 from pipesmith.executors.docker import clone_name, drop_leftovers
 
                 clone = clone_name(workspace.repo.common_dir, workspace.prefix)
                 for daemon in session.computes.daemons(compute):
                     containers, volumes = drop_leftovers(daemon, clone)
-                    said(f"{daemon.title}: {containers} containers and {volumes} inputs removed")
+                    said(f"{daemon.title}: {_count(containers, 'container')} and {_count(volumes, 'input')} removed")
     finally:
         session.computes.close()
     return compute_states(workspace, names)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _state(session: Session, compute: Compute) -> ComputeState:

@@ -19,9 +19,10 @@ from pipesmith.history.run_id import is_run_id, new_run_id
 from pipesmith.liveness import is_alive, process_mark
 
 if TYPE_CHECKING:
+    from pipesmith.history.record import RunRecord
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["Ended", "cancel", "detach", "kept_exit", "wait"]
+__all__ = ["Ended", "cancel", "detach", "kept_exit", "recorded", "wait"]
 
 _LOOK_S = 0.1
 _VARIABLE = "PIPE_DETACHED_RUN"
@@ -112,7 +113,30 @@ def cancel(workspace: Workspace, name: str, *, patience_s: float = 60.0) -> Ende
         raise UserError(f"run {found.run} goes on on `{started['host']}`", f"run `pipe cancel {found.run}` there")
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(started["pid"]), signal.SIGINT)
-    return wait(workspace, found.run, patience_s)
+    ended = wait(workspace, found.run, patience_s)
+    place = os.path.join(_folder(workspace), found.run)
+    if ended.status == "failed" and _started(workspace, found.run) is not None and _read(f"{place}.exit") is None:
+        _write(f"{place}.exit", _EXITS["cancelled"])  # it ended before it could keep its exit code
+        return _look(workspace, found.run)
+    return ended
+
+
+def recorded(workspace: Workspace, name: str) -> RunRecord:
+    """Return a run's record. One of a detached build that has not come to it yet is waited for. Raises UserError for
+    what is no run, and for a detached build that became none."""
+    while True:
+        try:
+            return workspace.run_store.get(name)
+        except UserError:
+            if _started(workspace, name) is None:
+                raise
+        found = _look(workspace, name)
+        if found.status != "running":
+            with contextlib.suppress(UserError):
+                return workspace.run_store.get(name)
+            text = f"`{name}` ended without a run: {found.status}"
+            raise UserError(text, f"`pipe wait {name}` tells what it said")
+        time.sleep(_LOOK_S)
 
 
 def _look(workspace: Workspace, name: str) -> Ended:
@@ -137,7 +161,8 @@ def _look(workspace: Workspace, name: str) -> Ended:
         status = workspace.run_store.get(run).status
     except UserError:  # nothing was run: it was up to date, or refused
         said = _last_words(f"{place}.log")
-        return Ended(run=run, status="up-to-date" if code == 0 else "failed", exit_code=code, said=said)
+        status = {0: "up-to-date", _EXITS["cancelled"]: "cancelled"}.get(code, "failed")
+        return Ended(run=run, status=status, exit_code=code, said=said)
     return Ended(run=run, status=status, exit_code=code)
 
 

@@ -99,7 +99,7 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
         named = tuple(name for name in named if name in reach)
         wanted = tuple(name for name in topological(pipeline) if name in needed)
     stages = [pipeline.stages[name] for name in wanted]
-    preflight(session, stages)
+    preflight(session, stages, _fresh_far_away(session, stages, options))
     if not options.dry_run:
         added = ignore_outputs(session)
         for line in added:
@@ -117,6 +117,17 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     return Plan(
         session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
     )
+
+
+def _fresh_far_away(session: Session, stages: Sequence[Stage], options: BuildOptions) -> frozenset[str]:
+    """Return which stages are fresh, where one has a compute of a kind that no stage can run on; else none."""
+    kinds = {session.pipeline.computes[stage.compute].kind for stage in stages}
+    if kinds <= {"local", "docker"} or options.force:
+        return frozenset()
+    judgement = session.judgement(building=not options.by_fingerprint, lenient=options.allow_missing)
+    fresh = frozenset(stage.name for stage in stages if judgement.judge(stage).fresh)
+    session.look_again()
+    return fresh
 
 
 def wanted_stages(pipeline: Pipeline, named: Sequence[str], options: BuildOptions) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError
@@ -16,9 +16,11 @@ from pipesmith.workspace.session import Session
 __all__ = ["preflight", "preflight_notebooks"]
 
 
-def preflight(session: Session, stages: Sequence[Stage]) -> None:
-    """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at."""
-    findings = [*_unsupported(session, stages), *_resources(session, stages), *_ways(session)]
+def preflight(session: Session, stages: Sequence[Stage], fresh: Collection[str] = ()) -> None:
+    """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at.
+
+    fresh: names of those that are, and so ask no compute, whatever has become of it."""
+    findings = [*_unsupported(session, stages, fresh), *_resources(session, stages), *_ways(session)]
     if findings:
         raise ConfigError(findings)
 
@@ -27,7 +29,7 @@ def _finding(session: Session, key: str, text: str, help: str | None = None) -> 
     return Finding(file=session.pipeline.file, line=session.line(key), key=key, text=text, help=help)
 
 
-def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
+def _unsupported(session: Session, stages: Iterable[Stage], fresh: Collection[str]) -> Iterable[Finding]:
     pipeline = session.pipeline
     said: set[str] = set()
 
@@ -42,11 +44,12 @@ def _unsupported(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]
         if kind == "docker":
             yield from _container(session, stage, environment)
         elif kind != "local":
-            yield from once(
-                f"compute.{stage.compute}.kind",
-                f"this version does not run stages on {_told_kind(kind)} (needed by `{stage.name}`)",
-                'run it here: `compute = "local"`',
-            )
+            if stage.name not in fresh:
+                yield from once(
+                    f"compute.{stage.compute}.kind",
+                    f"this version does not run stages on {_told_kind(kind)} (needed by `{stage.name}`)",
+                    'run it here: `compute = "local"`',
+                )
         elif environment is not None and (environment.image or environment.dockerfile):
             yield from once(
                 f"environment.{environment.name}.{'image' if environment.image else 'dockerfile'}",
@@ -212,10 +215,16 @@ def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
 
 def _ways(session: Session) -> Iterable[Finding]:
     """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another
-    name."""
+    name. `cwd` and `keep`, where a link on the way leads out."""
     root = session.workspace.root
     straight = {""}  # folders with no link on the way
     for stage in session.pipeline.stages.values():
+        for name, folder in (("cwd", stage.cwd), ("keep", stage.keep)):
+            if folder not in (None, "."):
+                try:
+                    check_inside(root, f"{folder}/")
+                except UserError as error:
+                    yield _finding(session, f"stage.{stage.base}.{name}", error.text, error.help)
         for name, output in stage.outputs.items():
             folder = output.path.rpartition("/")[0]
             if folder in straight:

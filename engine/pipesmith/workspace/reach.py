@@ -71,7 +71,10 @@ def _given(session: Session, stage: Stage) -> tuple[Any, ...]:
         sources = tuple(tree.source_id(path) for path in stage.source)
     except UserError as error:
         sources = (error.text,)
-    paths = tuple(tree.hash_path_id(path) for path in stage.hash_paths)
+    try:
+        paths = tuple(tree.hash_path_id(path) for path in stage.hash_paths)
+    except UserError as error:
+        paths = (error.text,)
     notebook = tree.read(stage.notebook) if stage.notebook is not None else None
     parts = input_parts(stage, pipeline.stages)
     inputs = tuple(tree.input(part.place).digest for part in parts if part.place and not part.stage)

@@ -110,7 +110,7 @@ def _input(given: Input, pipeline: Pipeline, root: str) -> dict[str, Any]:
         dataset = pipeline.datasets[origin.dataset]
         objects = objects_now(dataset, pipeline.datastores, root)
         path = objects[0][0] if not objects[0][1] else _farm({name: place for place, name in objects})
-        return {"path": path, "format": dataset.format, "options": dict(dataset.options)}
+        return {"path": path, "format": dataset.table_format, "options": dict(dataset.options)}
     return {"path": os.path.join(root, given.path)}
 
 

@@ -69,6 +69,18 @@ class Workspace:
         )
 
     @staticmethod
+    def open_history(path: str | os.PathLike[str] = ".") -> Workspace:
+        """Return the workspace of `open`, for what asks nothing but run history, which is the clone's: a bare
+        repository, where commits are built, has one as well. Raises what `open` raises."""
+        try:
+            return Workspace.open(path)
+        except UserError:
+            start = os.path.realpath(path)
+            if not os.path.isdir(start) or not (repo := Repository.discover(start)).is_bare:
+                raise
+            return Workspace(repo, repo.top)
+
+    @staticmethod
     def open_at(revision: str, path: str | os.PathLike[str] = ".") -> tuple[Workspace, str]:
         """Return the workspace that a revision or range `A..B` is asked of, and the revision.
 
@@ -147,6 +159,7 @@ class Workspace:
     ) -> BuildResult:
         """Bring stages (all targets without names) up to date, and return what was done.
 
+        stages: names; a text is one.
         params: dotted key to value, over those of pipeline.toml. options: the fields of
         `pipesmith.workspace.plan.BuildOptions`.
         A build that failed returns its result; a wrong pipeline.toml raises ConfigError.
@@ -155,7 +168,7 @@ class Workspace:
         from pipesmith.workspace.plan import BuildOptions
 
         overrides = {key: _override_text(value) for key, value in (params or {}).items()}
-        return build(self, BuildOptions(stages=tuple(stages), overrides=overrides, **options), on_event)
+        return build(self, BuildOptions(stages=_names(stages), overrides=overrides, **options), on_event)
 
     def watch(
         self,
@@ -172,13 +185,13 @@ class Workspace:
         from pipesmith.workspace.watch import WatchOptions, watch
 
         overrides = {key: _override_text(value) for key, value in (params or {}).items()}
-        watch(self, WatchOptions(stages=tuple(stages), overrides=overrides, **options), face)
+        watch(self, WatchOptions(stages=_names(stages), overrides=overrides, **options), face)
 
     def status(self, stages: Sequence[str] = (), *, rev: str | None = None, **options: Any) -> StatusResult:
         """Return the state of stages (all without names) in the work tree, or at a revision."""
         from pipesmith.workspace.status import status
 
-        return status(self, tuple(stages), rev=rev, **options)
+        return status(self, _names(stages), rev=rev, **options)
 
     def what_if(self, stages: Sequence[str] = (), params: Mapping[str, Any] | None = None, **options: Any) -> WhatIf:
         """Return what a build of stages (all targets without names) would do, and for how long.
@@ -188,7 +201,7 @@ class Workspace:
         from pipesmith.workspace.what_if import what_if
 
         overrides = {key: _override_text(value) for key, value in (params or {}).items()}
-        return what_if(self, tuple(stages), overrides=overrides, **options)
+        return what_if(self, _names(stages), overrides=overrides, **options)
 
     def bisect(
         self, good: str, bad: str, *, on_step: Callable[[Step], None] | None = None, **options: Any
@@ -210,6 +223,10 @@ class Workspace:
         from pipesmith.workspace.metrics import metrics
 
         return metrics(self, tuple(revs))
+
+
+def _names(stages: Sequence[str]) -> tuple[str, ...]:
+    return (stages,) if isinstance(stages, str) else tuple(stages)
 
 
 def _override_text(value: Any) -> str:
