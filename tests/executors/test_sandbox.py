@@ -163,9 +163,9 @@ UNDO = [
     "unshare -Urm sh -c 'mkdir -p $TMPDIR/m; mount --bind {parent} $TMPDIR/m; echo x > $TMPDIR/m/project/other.txt'",
     "unshare -Urm sh -c 'cd $TMPDIR; mkdir m; mount --rbind {parent} m; umount m/project; echo x >m/project/other.txt'",
     # Not by way of other stages' processes, which a stage without a pid namespace can reach: docs/sandbox.md.
-    "own=$(grep CapEff /proc/self/status); for p in /proc/[0-9]*; do [ \"$(grep CapEff $p/status)\" = \"$own\" ] || "
+    'own=$(grep CapEff /proc/self/status); for p in /proc/[0-9]*; do [ "$(grep CapEff $p/status)" = "$own" ] || '
     "{{ echo x > $p/root{ws}/other.txt; echo x > $p/cwd/other.txt; }}; done",
-    "own=$(grep CapEff /proc/self/status); for p in /proc/[0-9]*; do [ \"$(grep CapEff $p/status)\" = \"$own\" ] || "
+    'own=$(grep CapEff /proc/self/status); for p in /proc/[0-9]*; do [ "$(grep CapEff $p/status)" = "$own" ] || '
     "for f in $p/fd/*; do echo x > $f/other.txt; echo x > $f/../other.txt; done; done",
     "chroot / sh -c 'echo x > {ws}/data/a.csv'",
     "cd ..; echo x > project/other.txt; cd {parent}/project; echo x > other.txt",
