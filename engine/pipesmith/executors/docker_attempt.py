@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DockerAttempt"]
 
 _SAMPLE_S = 1.0
+_WAKE_S = 0.2
 _LOOK_S = 0.1
 _WAIT_S = 24 * 3600
 _CHUNK = 2 << 20
@@ -44,6 +45,7 @@ class DockerAttempt:
         self._log: int | None = None
         self._output: JobOutput | None = None
         self._reading = threading.Lock()
+        self._imaging = False  # whether the daemon is busy with its image
         self._peak_bytes = 0
         self._cpu_s = 0.0
 
@@ -51,8 +53,13 @@ class DockerAttempt:
         self._thread.start()
 
     def wait(self) -> JobResult:
-        """Block until the container is gone, then return how it ended."""
-        self._thread.join()
+        """Block until the container is gone, then return how it ended.
+
+        One that is cancelled while its image is pulled or built is not waited for: that goes on, for the next one."""
+        while self._thread.is_alive():
+            self._thread.join(_WAKE_S)
+            if self._cancelled.is_set() and self._imaging:
+                return JobResult(exit_code=None, root=os.path.join(self._job.scratch, "sandbox"), cancelled=True)
         assert self._result is not None
         return self._result
 
@@ -176,7 +183,11 @@ class DockerAttempt:
         job = self._job
         if job.image is None:
             raise EnvironmentFailure("it has no environment that a container could be made of")
-        image = self._executor.image(daemon, job.image)
+        self._imaging = True
+        try:
+            image = self._executor.image(daemon, job.image)
+        finally:
+            self._imaging = False
         units, copied = units_of(job.layout, self._executor.digest)
         mounts = []
         for unit in units:

@@ -245,6 +245,24 @@ def test_ctrl_c_while_inputs_are_sent(repo, docker_place, pipeline):
     assert repo.read("o").strip() == "60000000"
 
 
+def test_ctrl_c_while_an_image_is_built(repo, docker_place, pipeline):
+    """Nobody waits for what the daemon does then."""
+    base = docker_place.toml.rpartition('image = "')[2].partition('"')[0]
+    docker_place.toml = docker_place.toml.replace(f'image = "{base}"', 'dockerfile = "env/Dockerfile"')
+    repo.write("env/Dockerfile", f"FROM {base}\nRUN sleep 100\n")
+    pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    process = repo.start("build")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "building the image" in line:
+            break
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert repo.pipe("runs", "--json").json()["runs"][0]["status"] == "cancelled"
+
+
 def test_an_environment_of_packages_becomes_an_image(repo, docker_place, pipeline):
     """Built once on its base; the fingerprint is that of the resolved set, the same as on this machine."""
     docker_place.toml = docker_place.toml.replace(
