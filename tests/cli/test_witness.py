@@ -165,3 +165,22 @@ def test_many_files_are_checked_by_two_processes(repo: Repo) -> None:
     for folder in (0, 21):
         repo.write(f"data/f{folder}/5", "changed")
         assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+
+
+def test_each_of_very_many_files_in_one_folder_counts(repo: Repo) -> None:
+    """A folder of 20,000 entries and more is looked at in two halves: a change in either is seen."""
+    for number in range(20_010):
+        repo.write(f"src/f{number}", "1")
+    repo.write("pipeline.toml", '[stage.a]\nsource = "src"\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.pipe("build")
+    time.sleep(0.1)
+    for name in ("f10", "f11", "f20009"):
+        repo.pipe("build")
+        repo.pipe("build")
+        repo.write(f"src/{name}", "2")
+        assert repo.pipe("status", "--json").stages(key="state") == {"a": "stale"}
+        repo.pipe("build")
+        time.sleep(0.1)
+    repo.pipe("build")
+    (repo.path / "src" / "f12").unlink()
+    assert repo.pipe("status", "--json").stages(key="state") == {"a": "stale"}

@@ -17,14 +17,15 @@ from pipesmith import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    _Folders = list[tuple[str, int, bytes]]
+    _Folders = list[tuple[str, int, bytes, int]]
     _Listed = list[tuple[str, tuple[int, ...], tuple[str, ...], bytes]]
 
-__all__ = ["RACY_NS", "Looked", "ask", "folder_signature", "forget", "place", "stamp", "store"]
+__all__ = ["RACY_NS", "Looked", "ask", "folder_signatures", "forget", "place", "stamp", "store"]
 
-FORMAT = 1
+FORMAT = 2
 RACY_NS = 20_000_000
 _FORK_ABOVE = 20_000
+_ALL = -1  # entries of a folder: all, else every other one from the first (0) or second (1) on
 _VARIABLES = ("PIPE_", "GIT_")
 _NAMES = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NO_COLOR", "TERM", "COLUMNS", "LANG", "LC_ALL")
 
@@ -32,7 +33,7 @@ _NAMES = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NO_COLOR", "TERM", "COLU
 class Looked:
     """What a call looked at.
 
-    files: path to stamp, None for what is not there. folders: path to signature of all its entries. listed: path of a
+    files: path to stamp, None for what is not there. folders: path to signatures of all its entries. listed: path of a
     folder to (its stamp, names of files, signature of those).
     """
 
@@ -40,7 +41,7 @@ class Looked:
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[int, ...] | None] = {}
-        self.folders: dict[str, bytes] = {}
+        self.folders: dict[str, tuple[bytes, ...]] = {}
         self.listed: dict[str, tuple[tuple[int, ...], tuple[str, ...], bytes]] = {}
 
 
@@ -53,13 +54,25 @@ def stamp(path: str) -> tuple[int, ...] | None:
     return (info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
-def folder_signature(path: str) -> bytes:
-    """Return a signature of a folder's own stamp and of all its entries, in the order in which the system lists
-    them."""
+def folder_signatures(path: str, count: int) -> tuple[bytes, ...]:
+    """Return a signature of a folder's own stamp and of all its entries, in the order in which the system lists them;
+    of one with very many entries (`count`) two, each of every other entry, so that two processes can share the work."""
+    if count < _FORK_ABOVE:
+        return (_folder_signature(path, _ALL),)
+    return (_folder_signature(path, 0), _folder_signature(path, 1))
+
+
+def _folder_signature(path: str, part: int) -> bytes:
     flat: list[object] = [stamp(path)]
     add = flat.append
+    wanted = True
+    skip = part == 1
     with os.scandir(path) as entries:
         for entry in entries:
+            if part >= 0:
+                wanted, skip = not skip, not skip
+                if not wanted:
+                    continue
             add(entry.name)
             info = entry.stat(follow_symlinks=False)
             mode = info.st_mode
@@ -167,8 +180,8 @@ def _all_hold(work: list[tuple[int, int, int]], folders: _Folders, listed: _List
     try:
         for _size, kind, index in work:
             if kind == 0:
-                path, _count, before = folders[index]
-                if folder_signature(path) != before:
+                path, _count, before, part = folders[index]
+                if _folder_signature(path, part) != before:
                     return False
             else:
                 path, own, names, before = listed[index]
@@ -196,7 +209,11 @@ def _halves(work: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]
 
 def store(where: str, looked: Looked, sizes: dict[str, int], answer: str) -> None:
     """Write a witness down. sizes: entries of each folder. What can't be written is no loss."""
-    folders = [(path, sizes.get(path, 0), signature) for path, signature in looked.folders.items()]
+    folders: _Folders = []
+    for path, signatures in looked.folders.items():
+        many = len(signatures) > 1
+        for part, signature in enumerate(signatures):
+            folders.append((path, sizes.get(path, 0) // len(signatures), signature, part if many else _ALL))
     listed = [(path, *row) for path, row in looked.listed.items()]
     ready = f"{where}.{os.getpid()}"
     try:

@@ -124,7 +124,7 @@ class _Look:
                 if entry.is_symlink():
                     self._file(os.path.realpath(entry.path))
         self._newest = max(self._newest, os.lstat(path).st_mtime_ns, os.lstat(path).st_ctime_ns)
-        self._looked.folders[path] = witness.folder_signature(path)
+        self._looked.folders[path] = witness.folder_signatures(path, count)
         self._sizes[path] = count
         return below
 
