@@ -297,12 +297,12 @@ def test_a_coverage_that_grows_hides_no_change(
 @pytest.mark.parametrize(
     ("rows", "path", "expected"),
     [
-        (["22 1 0:1 / / rw - ext4 /dev/sda rw"], "/work/x", None),
-        (["22 1 0:1 / / rw - ext4 /dev/sda rw", "23 22 0:2 / /work rw shared:1 - nfs4 host:/x rw"], "/work/x", "nfs4"),
-        (["22 1 0:1 / / rw - 9p none rw", "23 22 0:2 / /work rw - tmpfs none rw"], "/work/x", None),
+        (["22 1 0:1 / / rw - ext4 /dev/sda rw"], "/far/x", None),
+        (["22 1 0:1 / / rw - ext4 /dev/sda rw", "23 22 0:2 / /far rw shared:1 - nfs4 host:/x rw"], "/far/x", "nfs4"),
+        (["22 1 0:1 / / rw - 9p none rw", "23 22 0:2 / /far rw - tmpfs none rw"], "/far/x", None),
         (["22 1 0:1 / / rw - ext4 d rw", "23 22 0:2 / /wor\\040k rw - fuse.sshfs h: rw"], "/wor k/x", "fuse.sshfs"),
         (["22 1 0:1 / / rw - ext4 d rw", "23 22 0:2 / /w rw - fuseblk h: rw"], "/w/x", None),
-        (["22 1 0:1 / / rw - ext4 d rw", "23 22 0:2 / /work rw - nfs h: rw"], "/workshop/x", None),
+        (["22 1 0:1 / / rw - ext4 d rw", "23 22 0:2 / /far rw - nfs h: rw"], "/farshop/x", None),
         (["22 1 0:1 / / rw - ext4 d rw", "23 22 0:2 / /w rw - nfs h rw", "24 23 0:3 / /w rw - xfs h rw"], "/w/x", None),
         (["nonsense", ""], "/w/x", None),
     ],
