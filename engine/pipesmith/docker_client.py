@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Daemon", "DaemonInfo", "is_conflict", "is_missing"]
+__all__ = ["Daemon", "DaemonInfo", "answer", "is_conflict", "is_missing", "remove_container"]
 
 _TIMEOUT_S = 60
 _MOST_IDLE = 4
@@ -28,9 +28,6 @@ _MOST_IDLE = 4
 class DaemonInfo:
     """What a daemon says of its machine. memory_bytes: of the whole machine. architecture: as `uname -m` has it."""
 
-    id: str
-    name: str
-    version: str
     architecture: str
     cpus: int
     memory_bytes: int
@@ -68,7 +65,7 @@ class Daemon:
         except UserError:
             raise
         except Exception as error:
-            if _is_answer(error):
+            if answer(error) is not None:
                 good = True
                 raise
             failure = self._failure(error, fresh)
@@ -97,9 +94,6 @@ class Daemon:
             with self.client() as client:
                 told = client.info()
             self._info = DaemonInfo(
-                id=told.get("ID", ""),
-                name=told.get("Name", ""),
-                version=told.get("ServerVersion", ""),
                 architecture=told.get("Architecture", ""),
                 cpus=int(told.get("NCPU", 0)),
                 memory_bytes=int(told.get("MemTotal", 0)),
@@ -228,19 +222,30 @@ def _close(client: Any) -> None:
         pass  # it is of no use any more
 
 
-def _is_answer(error: Exception) -> bool:
-    """Return whether the daemon itself said no: the connection is well."""
-    return type(error).__module__ == "docker.errors" and hasattr(error, "status_code")
+def answer(error: Exception) -> str | None:
+    """Return what a daemon said no with, in one line; None for what is no answer of a daemon."""
+    if type(error).__module__ != "docker.errors" or not hasattr(error, "explanation"):
+        return None
+    return " ".join(str(error.explanation or error).split())
 
 
 def is_missing(error: Exception) -> bool:
     """Return whether the daemon said that there is no such thing."""
-    return _is_answer(error) and getattr(error, "status_code", None) == 404
+    return answer(error) is not None and getattr(error, "status_code", None) == 404
 
 
 def is_conflict(error: Exception) -> bool:
     """Return whether the daemon said that a name is taken."""
-    return _is_answer(error) and getattr(error, "status_code", None) == 409
+    return answer(error) is not None and getattr(error, "status_code", None) == 409
+
+
+def remove_container(container: Any) -> None:
+    """Kill and remove a container; one that is gone, or being removed, is fine."""
+    try:
+        container.remove(force=True, v=True)
+    except Exception as error:
+        if answer(error) is None:
+            raise
 
 
 def _cause(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
-from pipesmith.docker_client import Daemon, is_missing
+from pipesmith.docker_client import Daemon, answer, is_missing, remove_container
 from pipesmith.environments.resolve import pin_digest
 from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
@@ -63,7 +63,7 @@ def resolve_image(daemon: Daemon, environment: Environment) -> str:
             digest = client.images.get_registry_data(name).id
             return f"{repository}@{digest}"
         except Exception as error:
-            if not hasattr(error, "explanation"):
+            if answer(error) is None:
                 raise
             refusal = error
         try:
@@ -91,9 +91,8 @@ class Images:
         self._said = said
         self._beside = beside
         self._known: dict[tuple[int, str], str] = {}
-        self._guard = (
-            threading.Lock()
-        )  # also keeps two daemons from making one image, where one can give it to the other
+        # One for all daemons: two must not make one image at once, where one could give it to the other.
+        self._guard = threading.Lock()
 
     def ensure(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
         """Return the reference of an environment's image, which the daemon has then. Raises EnvironmentFailure."""
@@ -161,7 +160,7 @@ class Images:
         try:
             client.images.pull(name)
         except Exception as error:
-            if not hasattr(error, "explanation"):
+            if answer(error) is None:
                 raise
             return False
         self._said(f"pulled the image of the environment to {daemon.title}")
@@ -194,7 +193,7 @@ class Images:
         try:
             client.images.pull(name)
         except Exception as error:
-            if not hasattr(error, "explanation"):
+            if answer(error) is None:
                 raise
             raise EnvironmentFailure(
                 f"the image `{name}` can't be pulled to {daemon.title}: {_words(error)}",
@@ -224,7 +223,7 @@ class Images:
                 repository=repository, tag=version, conf={"Labels": {_LABEL: pin_digest(pin)}, "Cmd": ["python3"]}
             )
         finally:
-            container.remove(force=True)
+            remove_container(container)
 
 
 class _Stream:
@@ -266,10 +265,10 @@ def _look_inside(client: Any, environment: Environment, base: str) -> Any:
             if container.wait(timeout=60)["StatusCode"] == 0:
                 return json.loads(container.logs(stdout=True, stderr=False))
         except Exception as error:
-            if not hasattr(error, "explanation"):
+            if answer(error) is None:
                 raise
         finally:
-            container.remove(force=True)
+            remove_container(container)
     raise EnvironmentFailure(
         f"environment `{environment.name}`: the base `{base}` has no Python", "name one that has, as `base`"
     )
@@ -317,4 +316,5 @@ def _mend_shebang(path: str) -> None:
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(getattr(error, "explanation", None) or error).split())[:300]
+    """Return what an error says, in one line that is not too long."""
+    return (answer(error) or " ".join(str(error).split()))[:300]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipesmith.docker_client import Daemon, is_conflict, is_missing
+from pipesmith.docker_client import Daemon, is_conflict, is_missing, remove_container
 from pipesmith.errors import EnvironmentFailure, PipeError
 from pipesmith.executors.base import Attempt, Capacity, Job
 from pipesmith.executors.docker_attempt import DockerAttempt
@@ -173,16 +173,6 @@ def containers_of(client: Any, clone: str) -> list[Any]:
     """Return a workspace's containers on a daemon, ended ones too."""
     found: list[Any] = client.containers.list(all=True, filters={"label": f"{CLONE}={clone}"}, ignore_removed=True)
     return found
-
-
-def remove_container(container: Any) -> None:
-    """Kill and remove a container; one that is gone is fine."""
-    import docker.errors
-
-    try:
-        container.remove(force=True, v=True)
-    except docker.errors.APIError:
-        pass  # gone, or being removed
 
 
 def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.docker_client import Daemon, is_conflict, is_missing
+from pipesmith.docker_client import Daemon, answer, is_conflict, is_missing, remove_container
 from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
 from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, JobResult, Usage
 from pipesmith.executors.docker_inputs import ensure_volume, mountpoint, units_of
@@ -45,6 +45,7 @@ class DockerAttempt:
         self._log: int | None = None
         self._output: JobOutput | None = None
         self._reading = threading.Lock()
+        self._lost = False  # whether the daemon went away: its container may still be there
         self._imaging = False  # whether the daemon is busy with its image
         self._peak_bytes = 0
         self._cpu_s = 0.0
@@ -80,7 +81,7 @@ class DockerAttempt:
         except OSError as error:
             told = {"problem": f"`{error.filename}`: {error.strerror}" if error.filename else str(error)}
         except Exception as error:
-            told = {"problem": _answer(error) or f"its container failed: {error!r}"}
+            told = {"problem": answer(error) or f"its container failed: {error!r}"}
         finally:
             tail: tuple[str, ...] = ()
             if self._output is not None:
@@ -141,15 +142,7 @@ class DockerAttempt:
             return told
         finally:
             if not self._lost:
-                self._remove(container)
-
-    _lost = False
-
-    @staticmethod
-    def _remove(container: Any) -> None:
-        from pipesmith.executors.docker import remove_container
-
-        remove_container(container)
+                remove_container(container)
 
     # -- made ---------------------------------------------------------------------------------------------------------
 
@@ -173,7 +166,7 @@ class DockerAttempt:
             )
         if container.status in ("running", "exited"):
             return container
-        self._remove(container)
+        remove_container(container)
         return None
 
     def _taken(self) -> EnvironmentFailure:
@@ -210,7 +203,7 @@ class DockerAttempt:
             parcels = [*_parcels(job, [unit.path for unit in units]), *(_copied(mount) for mount in copied)]
             container.put_archive("/", self._sent(pack(parcels, os.getuid(), os.getgid())))
         except BaseException:
-            self._remove(container)
+            remove_container(container)
             raise
         return container
 
@@ -252,7 +245,7 @@ class DockerAttempt:
         try:
             container.start()
         except Exception as error:
-            text = _answer(error)
+            text = answer(error)
             if text is None:
                 raise
             missing = "executable file not found" in text or "no such file or directory" in text
@@ -438,10 +431,3 @@ def _signal(client: Any, container: str, name: str) -> None:
         client.api.kill(container, signal=name)
     except docker.errors.APIError:
         pass  # it has ended
-
-
-def _answer(error: Exception) -> str | None:
-    """Return what a daemon said no with, in one line; None for what is no answer of a daemon."""
-    if not hasattr(error, "explanation"):
-        return None
-    return " ".join(str(error.explanation or error).split())

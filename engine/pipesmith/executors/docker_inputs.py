@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from pipesmith.docker_client import Daemon, is_conflict, is_missing
+from pipesmith.docker_client import Daemon, is_conflict, is_missing, remove_container
 from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
 from pipesmith.executors.docker_labels import CONTENT, OWNER, owner, owner_is_gone
@@ -109,7 +109,7 @@ def ensure_volume(
         except OSError as error:
             raise StageError(f"input `{unit.path}` can't be sent: {error.filename or ''}: {error.strerror}") from None
         finally:
-            holder.remove(force=True)
+            remove_container(holder)
     return name
 
 
@@ -146,7 +146,7 @@ def _hold(client: Any, name: str, image: str) -> Any | None:
     else:
         if not owner_is_gone(other.labels.get(OWNER, "")):
             return None
-        other.remove(force=True)  # it filled the volume with who knows what
+        remove_container(other)  # it filled the volume with who knows what
         client.api.remove_volume(name, force=True)
     try:
         return client.containers.create(
