@@ -101,15 +101,7 @@ class Repository:
 
     def without_replacements(self) -> Repository:
         """Return the same repository with its objects as they are, whatever `git replace` puts in their places."""
-        local = self._env | {"GIT_NO_REPLACE_OBJECTS": "1"}
-        return Repository(
-            self.top,
-            self.git_dir,
-            self.common_dir,
-            is_bare=self.is_bare,
-            object_format=self.object_format,
-            local=local,
-        )
+        return self._with({"GIT_NO_REPLACE_OBJECTS": "1"})
 
     @property
     def index_path(self) -> str:
@@ -256,13 +248,17 @@ class Repository:
 
     def with_scratch(self, folder: str) -> Repository:
         """Return this repository for a while in which new objects go to `folder`."""
+        return self._with(self.scratch_objects(folder))
+
+    def _with(self, variables: dict[str, str]) -> Repository:
+        """Return this repository for git processes that are given more variables."""
         return Repository(
             self.top,
             self.git_dir,
             self.common_dir,
             is_bare=self.is_bare,
             object_format=self.object_format,
-            local=self._env | self.scratch_objects(folder),
+            local=self._env | variables,
         )
 
 
