@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pipesmith.cli.output import Output
+from pipesmith.cli.wait_command import show_end
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,8 +19,5 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace.detached import cancel
 
     ended = cancel(Workspace.open_history("."), arguments.run)
-    if out.json_mode:
-        out.json({"run": ended.run, "status": ended.status})
-    else:
-        out.line(f"{ended.status} {ended.run}")
+    show_end(ended, out)
     return 1 if ended.status == "running" else 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pipesmith.cli.output import Output
 from pipesmith.errors import UserError
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.detached import Ended
 
 __all__ = ["add_arguments", "run", "seconds_of", "show_end"]
 
@@ -20,7 +24,11 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace.detached import wait
 
     timeout_s = seconds_of(arguments.timeout, "--timeout") if arguments.timeout is not None else None
-    return show_end(wait(Workspace.open_history("."), arguments.run, timeout_s), out)
+    ended = wait(Workspace.open_history("."), arguments.run, timeout_s)
+    show_end(ended, out)
+    if ended.said and ended.exit_code and not out.json_mode:
+        out.note(ended.said)
+    return ended.exit_code
 
 
 def seconds_of(text: str, flag: str) -> float:
@@ -33,13 +41,9 @@ def seconds_of(text: str, flag: str) -> float:
         raise UserError(f"`{flag} {text}`: {error}") from None
 
 
-def show_end(ended, out: Output) -> int:  # type: ignore[no-untyped-def]
-    """Print how a run ended, and return its exit code."""
+def show_end(ended: Ended, out: Output) -> None:
+    """Print how a run ended."""
     if out.json_mode:
         out.json({"run": ended.run, "status": ended.status})
     else:
         out.line(f"{ended.status} {ended.run}")
-        if ended.said and ended.exit_code:
-            out.note(ended.said)
-    code: int = ended.exit_code
-    return code

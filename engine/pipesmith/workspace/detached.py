@@ -141,15 +141,12 @@ def recorded(workspace: Workspace, name: str) -> RunRecord:
 
 def _look(workspace: Workspace, name: str) -> Ended:
     """Return how a run is: by what its detached build kept, and by its record."""
-    run = name if _started(workspace, name) is not None else None
-    started = _started(workspace, name)
+    run, started = name, _started(workspace, name)
     if started is None:
         record = workspace.run_store.get(name)
-        run, status = record.id, record.status
-        started = _started(workspace, run)
+        run, started = record.id, _started(workspace, record.id)
         if started is None:
-            return Ended(run=run, status=status, exit_code=_EXITS.get(status, 1))
-    assert run is not None
+            return Ended(run=run, status=record.status, exit_code=_EXITS.get(record.status, 1))
     place = os.path.join(_folder(workspace), run)
     code = _read(f"{place}.exit")
     if code is None and started["host"] == socket.gethostname() and not is_alive(started["pid"], started["process"]):
