@@ -68,8 +68,8 @@ def dockerfile_digest(environment: Environment, source_id: Callable[[str], str |
     folder, which is its context. None where that is not there.
 
     source_id(folder): git's id of a source folder, in the work tree or at a commit."""
-    folder, name = posixpath.split(environment.dockerfile or "")
-    identity = source_id(folder or ".")
+    assert environment.dockerfile is not None and environment.context is not None
+    name, identity = posixpath.basename(environment.dockerfile), source_id(environment.context)
     if identity is None:
         return None
     hasher = new_hasher("blake3")

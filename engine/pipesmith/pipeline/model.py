@@ -6,6 +6,7 @@ A stage with a `matrix` is one Stage a cell here. All paths are relative to the 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -231,6 +232,11 @@ class Environment:
     base: str | None = None
     registry: str | None = None
     definition: str = ""
+
+    @property
+    def context(self) -> str | None:
+        """The folder of the Dockerfile, with all of which its image is built; None without one."""
+        return (posixpath.dirname(self.dockerfile) or ".") if self.dockerfile else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,7 +173,8 @@ class Computes:
     def _built(self, daemon: Daemon, environment: Environment) -> str:
         from pipesmith.environments.definition import dockerfile_digest
 
-        session, folder = self.session, os.path.dirname(environment.dockerfile or "") or "."
+        session, folder = self.session, environment.context
+        assert folder is not None
         digest = dockerfile_digest(environment, session.tree.source_id)
         if digest is None:
             raise EnvironmentFailure(f"`{environment.dockerfile}` is not there")

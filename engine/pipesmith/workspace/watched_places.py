@@ -47,6 +47,8 @@ def coverage_of(session: Session, stages: Iterable[Stage]) -> Coverage:
         environment = pipeline.environments.get(stage.environment or "")
         if environment is not None and environment.requirements:
             exact.add(os.path.join(root, environment.requirements))
+        if environment is not None and environment.context:
+            sources.add(environment.context)
     for source in sources:
         for folder in _up(os.path.dirname(os.path.join(root, source)), root):
             exact |= {os.path.join(folder, name) for name in IGNORING}

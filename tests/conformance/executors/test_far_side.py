@@ -318,6 +318,8 @@ def test_an_environment_of_a_dockerfile(repo, docker_place, pipeline):
     docker_place.toml = docker_place.toml.replace(f'image = "{base}"', 'dockerfile = "env/Dockerfile"')
     repo.write("env/Dockerfile", f"FROM {base}\nCOPY word.txt /word.txt\n")
     repo.write("env/word.txt", "one\n")
+    repo.commit()
+    repo.git("tag", "base")
     pipeline(docker_place, '[stage.a]\nrun = "cat /word.txt > {outputs.o}"\noutputs = { o = "o" }\n')
     first = repo.pipe("build")
     assert repo.read("o") == "one\n" and "building the image" in first.stdout + first.stderr
@@ -327,11 +329,29 @@ def test_an_environment_of_a_dockerfile(repo, docker_place, pipeline):
     assert "building the image" not in again.stdout + again.stderr
     repo.write("env/word.txt", "two\n")
     assert repo.pipe("status", "--json").why("a") == [("environment", "tools")]
+    repo.commit()
+    judged = repo.pipe("status", "--rev", "base..HEAD", "--json").json()["commits"]
+    assert [each["stages"][0]["state"] for each in judged] == ["fresh", "stale"]
     repo.pipe("build")
     assert repo.read("o") == "two\n"
     repo.write("env/Dockerfile", f"FROM {base}\nRUN exit 7\n")
     broken = repo.pipe("build", check=False)
     assert broken.returncode == 1 and "can't be built" in broken.stdout + broken.stderr
+
+
+def test_a_save_in_the_folder_of_a_dockerfile_is_watched(repo, docker_place, pipeline):
+    base = docker_place.toml.rpartition('image = "')[2].partition('"')[0]
+    docker_place.toml = docker_place.toml.replace(f'image = "{base}"', 'dockerfile = "env/Dockerfile"')
+    repo.write("env/Dockerfile", f"FROM {base}\nCOPY word.txt /word.txt\n")
+    repo.write("env/word.txt", "watched\n")
+    pipeline(docker_place, '[stage.a]\nrun = "cat /word.txt > {outputs.o}"\noutputs = { o = "o" }\n')
+    process = repo.start("watch")
+    wait_for_line(process, "waiting for changes")
+    repo.write("env/word.txt", "saved\n")
+    wait_for_line(process, "waiting for changes")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert repo.read("o") == "saved\n"
 
 
 def python_version() -> str:
