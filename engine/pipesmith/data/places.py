@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Datastore
 
-__all__ = ["TEMPORARY", "Place", "find", "place_of"]
+__all__ = ["TEMPORARY", "Place", "find", "place_of", "scheme_of"]
 
 TEMPORARY = ".pipe-tmp-"  # how names of files begin that are being written; no glob finds them
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(git\+[a-z]+):")
@@ -32,6 +32,13 @@ class Place:
     def matches(self, name: str) -> bool:
         """Return whether a name below the base is one that the glob finds."""
         return _expression(self.pattern).fullmatch(name) is not None
+
+
+def scheme_of(source: str, stores: Mapping[str, Datastore]) -> str:
+    """Return what kind of place a dataset's source is in: `file`, `s3`, `git+https` …"""
+    store = stores.get(source.partition(":")[0])
+    url = store.url if store is not None else source
+    return url.partition(":")[0] if "://" in url or url.startswith("git+") else "file"
 
 
 def place_of(text: str, stores: Mapping[str, Datastore], root: str) -> Place:

@@ -137,8 +137,7 @@ class Commits:
 
     def _shown(self, commit: str, name: str) -> str:
         """Return what a file of the workspace at a commit is called."""
-        prefix = self._workspace.prefix
-        return f"{commit[:10]}:{name}" if prefix == "." else f"{commit[:10]}:{prefix}/{name}"
+        return f"{commit[:10]}:{self._workspace.in_repo(name)}"
 
     def look(self, commit: str) -> Looked:
         """Return what is at a commit, for others to judge. Raises what `judge` raises."""

@@ -245,5 +245,5 @@ def _terminable() -> Iterator[None]:
 
 def _check_pipeline(other: Workspace, commit: str) -> None:
     if not os.path.isfile(os.path.join(other.root, PIPELINE_NAME)):
-        within = "" if other.prefix == "." else f"{other.prefix}/"
-        raise UserError(f"there is no {within}{PIPELINE_NAME} at {commit[:10]}", "name a commit that has one")
+        name = other.in_repo(PIPELINE_NAME)
+        raise UserError(f"there is no {name} at {commit[:10]}", "name a commit that has one")

@@ -116,14 +116,14 @@ def _place(session: Session, text: str, key: str, once) -> Iterable[Finding]:  #
 
 
 def _dataset(session: Session, name: str, stage: str, once) -> Iterable[Finding]:  # type: ignore[no-untyped-def]
+    from pipesmith.data.places import scheme_of
+
     dataset = session.pipeline.datasets[name]
     if dataset.query is not None:
         yield from once(f"dataset.{name}.query", f"this version does not read SQL datastores (needed by `{stage}`)")
         return
     for source in dataset.sources:
-        store = session.pipeline.datastores.get(source.partition(":")[0])
-        url = store.url if store is not None else source
-        scheme = url.partition(":")[0] if "://" in url or url.startswith("git+") else "file"
+        scheme = scheme_of(source, session.pipeline.datastores)
         if scheme != "file":
             yield from once(f"dataset.{name}.from", f"this version does not read `{scheme}` (needed by `{stage}`)")
 

@@ -25,13 +25,12 @@ from pipesmith.pipeline.model import Pipeline
 from pipesmith.pipeline.reader import read_pipeline
 from pipesmith.workspace.revisions import lockfile_at
 from pipesmith.workspace.session import Session
+from pipesmith.workspace.workspace import LOCK_NAME
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["Conflict", "ProposedSession", "proposed"]
-
-LOCK_NAME = "pipe.lock"
 
 
 class Conflict(Exception):

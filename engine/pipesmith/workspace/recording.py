@@ -113,7 +113,7 @@ def snapshot_of(session: Session) -> tuple[str, dict[str, str]]:
 
     Raises EnvironmentFailure or OSError where nothing can be written."""
     workspace, pipeline = session.workspace, session.pipeline
-    prefix = "" if workspace.prefix == "." else f"{workspace.prefix}/"
+    prefix = workspace.in_repo("")
     left_out = {
         f"{prefix}{given.lies or given.path}": "a data input"
         for stage in pipeline.stages.values()

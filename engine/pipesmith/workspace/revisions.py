@@ -17,12 +17,11 @@ __all__ = ["lockfile_at", "run_named"]
 
 def lockfile_at(workspace: Workspace, revision: str) -> Lockfile | None:
     """Return the workspace's lockfile at a revision, None where the revision or the file does not exist."""
-    prefix = "" if workspace.prefix == "." else f"{workspace.prefix}/"
     try:
         commit = workspace.repo.resolve(revision)
     except UserError:
         return None
-    done = workspace.repo.process("cat-file", "blob", f"{commit}:{prefix}pipe.lock")
+    done = workspace.repo.process("cat-file", "blob", f"{commit}:{workspace.in_repo('pipe.lock')}")
     if done.returncode != 0:
         return None
     return parse(done.stdout.decode("utf-8", "surrogateescape"), file=f"{revision}:pipe.lock", cache=workspace.state)

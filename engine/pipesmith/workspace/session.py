@@ -74,8 +74,7 @@ class Session:
         place = self.workspace.place
         if place is None or place.revision is None:
             return None
-        within = "" if self.workspace.prefix == "." else f"{self.workspace.prefix}/"
-        return f"{place.revision[:10]}:{within}pipeline.toml"
+        return f"{place.revision[:10]}:{self.workspace.in_repo('pipeline.toml')}"
 
     def line(self, key: str) -> int | None:
         """Return the line of a dotted key of pipeline.toml, or of the nearest key above it."""

@@ -206,15 +206,10 @@ def _pin_what_is_here(session: Session, stages: Sequence[Stage]) -> Any:
 
 
 def _is_here(session: Session, name: str) -> bool:
+    from pipesmith.data.places import scheme_of
+
     dataset, stores = session.pipeline.datasets[name], session.pipeline.datastores
-    if dataset.query is not None:
-        return False
-    for source in dataset.sources:
-        store = stores.get(source.partition(":")[0])
-        url = store.url if store is not None else source
-        if ("://" in url and not url.startswith("file:")) or url.startswith("git+"):
-            return False
-    return True
+    return dataset.query is None and all(scheme_of(source, stores) == "file" for source in dataset.sources)
 
 
 def _refuse(session: Session, told: Mapping[str, Forecast]) -> None:

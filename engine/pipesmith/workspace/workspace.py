@@ -103,6 +103,10 @@ class Workspace:
             return Workspace.open(path, rev=last or "HEAD"), revision
         return Workspace(repo, folder), revision
 
+    def in_repo(self, path: str) -> str:
+        """Return a workspace path relative to the top of the repository; of the empty path, what all begin with."""
+        return path if self.prefix == "." else f"{self.prefix}/{path}"
+
     @cached_property
     def state(self) -> StateDB:
         """The state database; opened when first asked for, and usable even where it can't be written."""
