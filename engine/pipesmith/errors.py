@@ -76,12 +76,15 @@ class Finding:
         self.text = text
         self.help = help
 
+    @property
+    def headline(self) -> str:
+        """`FILE:LINE: KEY: TEXT`, as far as there is a file and a key."""
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(word for word in (where if self.file else None, self.key, self.text) if word)
+
     def render(self) -> str:
-        """Return `FILE:LINE: KEY: TEXT`, then a `help:` line where there is one."""
-        where = "error"
-        if self.file:
-            where = self.file if self.line is None else f"{self.file}:{self.line}"
-        head = f"{where}: {self.key}: {self.text}" if self.key else f"{where}: {self.text}"
+        """Return the headline, after `error:` where it names no file, then a `help:` line where there is one."""
+        head = self.headline if self.file else f"error: {self.headline}"
         return f"{head}\nhelp: {self.help}" if self.help else head
 
     def as_json(self) -> dict[str, object]:

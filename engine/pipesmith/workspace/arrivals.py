@@ -102,7 +102,7 @@ def _fill(repo: Repository, root: str, done: Arrival) -> None:
                     done.notes.append(error.text)
         session.stat_cache.flush()
     except PipeError as error:
-        done.notes += [finding.render().removeprefix("error: ").partition("\n")[0] for finding in error.findings()]
+        done.notes += [finding.headline for finding in error.findings()]
 
 
 class _Filler:

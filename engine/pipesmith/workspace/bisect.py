@@ -356,8 +356,7 @@ class _Bisect:
                 on_event=self.on_event,
             )
         except (UserError, EnvironmentFailure) as error:
-            line = error.findings()[0].render().split("\n")[0].removeprefix("error: ")
-            return _Told(Outcome.SKIP, text=line, seconds=time.time() - began, built=True)
+            return _Told(Outcome.SKIP, text=error.findings()[0].headline, seconds=time.time() - began, built=True)
         if result.status == "cancelled":
             raise Cancelled
         told = self._of_build(result)

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from pipesmith.digest import Digest
-from pipesmith.errors import EnvironmentFailure, PipeError, UserError
+from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.fingerprint.items import input_parts
 from pipesmith.git.objects import ObjectReader
 from pipesmith.lockfile.model import LockedOut
@@ -54,11 +54,7 @@ def known_at(workspace: Workspace, commit: str, stage: str, reader: ObjectReader
     try:
         return _Looking(workspace, commit, reader).look(stage)
     except (UserError, EnvironmentFailure) as error:
-        return KnownAt(unusable=_line(error))
-
-
-def _line(error: PipeError) -> str:
-    return error.findings()[0].render().split("\n")[0].removeprefix("error: ")
+        return KnownAt(unusable=error.findings()[0].headline)
 
 
 class _Looking(AtCommit):
