@@ -26,6 +26,20 @@ _WORDS = ["alpha", "beta", "gamma", "delta"]
 _STATE_OF = {"fresh": "fresh", "restorable": "restored", "stale": "ran"}
 
 
+def stage_all(repo: Repo) -> None:
+    """Stage what lies in the work tree, each file read again.
+
+    git judges a file by its size and by seconds of its times, so that alone it would not see one that was rewritten
+    within a second with its time put back: the index loses what it noted of each file first.
+    """
+    repo.git("read-tree", "HEAD" if repo.git("rev-parse", "-q", "--verify", "HEAD", check=False).stdout else "--empty")
+    there = [path for path in _TRACKED if os.path.lexists(repo.path / path)]
+    repo.git("add", "-A", "--", *there)
+    gone = [path for path in _TRACKED if path not in there]
+    if gone:
+        repo.git("rm", "-rq", "--cached", "--ignore-unmatch", "--", *gone)
+
+
 class History:
     """Edits and builds of one repository, all drawn from one seed. told: what was done, for the message of a
     failure."""
@@ -214,11 +228,7 @@ class History:
         return f"change stage {spec.name}"
 
     def commit(self) -> str:
-        there = [path for path in _TRACKED if os.path.lexists(self.repo.path / path)]
-        self.repo.git("add", "-A", "--", *there)
-        gone = [path for path in _TRACKED if path not in there]
-        if gone:
-            self.repo.git("rm", "-rq", "--cached", "--ignore-unmatch", "--", *gone)
+        stage_all(self.repo)
         self.repo.git("commit", "-q", "--allow-empty", "-m", "change")
         self.commits.append(self.repo.git("rev-parse", "HEAD").stdout.strip())
         if self.rng.random() < 0.4:

@@ -20,7 +20,7 @@ from pipesmith.pipeline.graph import upstream
 from pipesmith.pipeline.model import Pipeline
 from pipesmith.pipeline.reader import read_pipeline
 
-from .history import _TRACKED, History
+from .history import History, stage_all
 from .oracle import read
 
 _SEEDS = [int(word) for word in os.environ.get("PIPESMITH_SEEDS", "").split()]
@@ -68,15 +68,8 @@ class Merge(History):
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def stage(self) -> None:
-        there = [path for path in _TRACKED if os.path.lexists(self.repo.path / path)]
-        self.repo.git("add", "-A", "--", *there)
-        gone = [path for path in _TRACKED if path not in there]
-        if gone:
-            self.repo.git("rm", "-rq", "--cached", "--ignore-unmatch", "--", *gone)
-
     def commit(self) -> str:
-        self.stage()
+        stage_all(self.repo)
         self.repo.git("commit", "-q", "--allow-empty", "-m", "change")
         return "commit"
 
@@ -123,7 +116,7 @@ class Merge(History):
             for path in self.repo.git("diff", "-z", "--name-only", "--diff-filter=U").stdout.split("\0")[:-1]:
                 assert path != "pipe.lock"
                 self.settle(path)
-            self.stage()
+            stage_all(self.repo)
             done = self.proceed()
             said += done.stdout + done.stderr
         self.told += [f"      {line}" for line in said.splitlines()]
