@@ -1,4 +1,5 @@
-"""Connections to one Docker daemon, for executors and environments. The `docker` package is imported when one is made.
+"""Connections to one Docker daemon: by `docker_api` for jobs, and by the `docker` package, imported when one is made,
+for images.
 
 Which daemon: a URL (`unix://`, `tcp://` with TLS, `ssh://` through the system's ssh, so that its configuration, agent
 and known_hosts hold); without one what the `docker` command uses: DOCKER_HOST, else the current context.
@@ -12,16 +13,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pipesmith.docker_api import Address, ConnectionLost, DaemonAnswer, DockerApi
 from pipesmith.errors import EnvironmentFailure, UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Daemon", "DaemonInfo", "answer", "is_conflict", "is_missing", "remove_container"]
+__all__ = ["Daemon", "DaemonGone", "DaemonInfo", "answer", "is_conflict", "is_missing", "remove_container"]
 
 _TIMEOUT_S = 60
-_MOST_IDLE = 4
+_MOST_IDLE = 8
+
+
+class DaemonGone(EnvironmentFailure):
+    """A daemon can't be reached, or went away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +48,9 @@ class Daemon:
     url: str | None = None
     tls: Mapping[str, str] = field(default_factory=dict)
     _idle: list[Any] = field(default_factory=list)
+    _idle_apis: list[DockerApi] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock)
+    _address: Address | None = None
     _info: DaemonInfo | None = None
 
     @property
@@ -51,8 +59,52 @@ class Daemon:
         return f"`{self.compute}` ({self.url})" if self.url else f"`{self.compute}`"
 
     @contextmanager
+    def api(self) -> Iterator[DockerApi]:
+        """Borrow a connection. That it fails is raised as DaemonGone that names the compute; what the daemon says no
+        to (`DaemonAnswer`) is raised as it is."""
+        api, fresh = self._kept_api(), False
+        try:
+            if api is None:
+                fresh = True
+                api = DockerApi(self._where())
+                fresh = False
+            yield api
+        except ConnectionLost as error:
+            raise self._unreachable(str(error), fresh) from None
+        finally:
+            if api is not None:
+                self._keep_api(api)
+
+    def _kept_api(self) -> DockerApi | None:
+        while True:
+            with self._guard:
+                if not self._idle_apis:
+                    return None
+                api = self._idle_apis.pop()
+            if api.is_good:
+                return api
+            api.close()  # the daemon has closed it meanwhile
+
+    def _keep_api(self, api: DockerApi) -> None:
+        if api.is_good:
+            with self._guard:
+                if len(self._idle_apis) < _MOST_IDLE:
+                    self._idle_apis.append(api)
+                    return
+        api.close()
+
+    def _where(self) -> Address:
+        with self._guard:
+            if self._address is None:
+                if self.url is not None:
+                    self._address = Address(url=self.url, tls=self.tls, secure=bool(self.tls))
+                else:
+                    self._address = _address_of_the_command(self.compute)
+            return self._address
+
+    @contextmanager
     def client(self) -> Iterator[Any]:
-        """Borrow a `docker.DockerClient`. What goes wrong with it is raised as EnvironmentFailure that names the
+        """Borrow a `docker.DockerClient`. What goes wrong with it is raised as DaemonGone that names the
         compute; answers of the daemon (`docker.errors.APIError`) are raised as they are."""
         with self._guard:
             client = self._idle.pop() if self._idle else None
@@ -85,14 +137,17 @@ class Daemon:
         """Close the connections that nobody uses."""
         with self._guard:
             idle, self._idle = self._idle, []
+            apis, self._idle_apis = self._idle_apis, []
         for client in idle:
             _close(client)
+        for api in apis:
+            api.close()
 
     def info(self) -> DaemonInfo:
         """Return what the daemon says of its machine; asked once. Raises EnvironmentFailure where it is not reached."""
         if self._info is None:
-            with self.client() as client:
-                told = client.info()
+            with self.api() as api:
+                told = api.info()
             self._info = DaemonInfo(
                 architecture=told.get("Architecture", ""),
                 cpus=int(told.get("NCPU", 0)),
@@ -129,7 +184,7 @@ class Daemon:
         _close(client)
         return _client(docker, settings, offered)
 
-    def _failure(self, error: Exception, fresh: bool) -> EnvironmentFailure | None:
+    def _failure(self, error: Exception, fresh: bool) -> DaemonGone | None:
         """Return what to say of an error of the connection, None for what is none."""
         import requests
 
@@ -137,9 +192,12 @@ class Daemon:
         known = (docker.errors.DockerException, requests.exceptions.RequestException, ConnectionError, TimeoutError)
         if not isinstance(error, (*known, OSError)) and type(error).__module__.partition(".")[0] not in _NETWORKING:
             return None
+        return self._unreachable(_cause(error), fresh)
+
+    def _unreachable(self, why: str, fresh: bool) -> DaemonGone:
         what = "can't be reached" if fresh else "is gone"
-        return EnvironmentFailure(
-            f"the Docker daemon of {self.title} {what}: {_cause(error)}",
+        return DaemonGone(
+            f"the Docker daemon of {self.title} {what}: {why}",
             "`docker info` there says whether it runs; `pipe compute status` asks all of them",
         )
 
@@ -170,6 +228,34 @@ def _package(compute: str) -> Any:
             f"the compute `{compute}` needs the package `docker`", "run `pip install 'pipesmith[docker]'`"
         ) from None
     return docker
+
+
+def _address_of_the_command(compute: str) -> Address:
+    """Return where the daemon is that the `docker` command uses here."""
+    environ = os.environ
+    host = environ.get("DOCKER_HOST")
+    if host and not (environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_CERT_PATH")):
+        return Address(url=host)
+    if not host and not environ.get("DOCKER_CONTEXT") and not _has_context():
+        return Address(url="unix:///var/run/docker.sock")
+    settings = _as_the_command_does(_package(compute))
+    known = settings.get("tls") or None
+    tls: dict[str, str] = {}
+    if known is not None:
+        cert, key = known.cert or (None, None)
+        paths = {"ca": known.ca_cert if known.verify else None, "cert": cert, "key": key}
+        tls = {name: path for name, path in paths.items() if path}
+    return Address(url=str(settings["base_url"]), tls=tls, secure=known is not None)
+
+
+def _has_context() -> bool:
+    """Return whether the `docker` command's settings name a context."""
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    try:
+        with open(os.path.join(folder, "config.json"), "rb") as file:
+            return b'"currentContext"' in file.read()
+    except OSError:
+        return False
 
 
 def _as_the_command_does(docker: Any) -> dict[str, Any]:
@@ -224,6 +310,8 @@ def _close(client: Any) -> None:
 
 def answer(error: Exception) -> str | None:
     """Return what a daemon said no with, in one line; None for what is no answer of a daemon."""
+    if isinstance(error, DaemonAnswer):
+        return error.text
     if type(error).__module__ != "docker.errors" or not hasattr(error, "explanation"):
         return None
     return " ".join(str(error.explanation or error).split())
@@ -231,16 +319,22 @@ def answer(error: Exception) -> str | None:
 
 def is_missing(error: Exception) -> bool:
     """Return whether the daemon said that there is no such thing."""
-    return answer(error) is not None and getattr(error, "status_code", None) == 404
+    return _status(error) == 404
 
 
 def is_conflict(error: Exception) -> bool:
-    """Return whether the daemon said that a name is taken."""
-    return answer(error) is not None and getattr(error, "status_code", None) == 409
+    """Return whether the daemon said that a name is taken, or a thing is in use."""
+    return _status(error) == 409
+
+
+def _status(error: Exception) -> int | None:
+    if isinstance(error, DaemonAnswer):
+        return error.status
+    return getattr(error, "status_code", None) if answer(error) is not None else None
 
 
 def remove_container(container: Any) -> None:
-    """Kill and remove a container; one that is gone, or being removed, is fine."""
+    """Kill and remove a container of the package's; one that is gone, or being removed, is fine."""
     try:
         container.remove(force=True, v=True)
     except Exception as error:

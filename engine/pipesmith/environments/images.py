@@ -100,24 +100,33 @@ class Images:
         with self._guard:
             key = (id(daemon), name)
             if key not in self._known:
-                with daemon.client() as client:
-                    if not _has(client, name) and not self._given(client, daemon, name):
-                        if pin.image is not None:
-                            self._pull(client, daemon, pin.image)
-                        elif not environment.registry or not self._pulled(client, daemon, name):
-                            self._make(client, daemon, environment, pin, name)
-                            if environment.registry:
-                                self._share(client, name)
+                if not _is_on(daemon, name):
+                    with daemon.client() as client:
+                        self._bring(client, daemon, environment, pin, name)
                 self._known[key] = name
             return name
+
+    def _bring(self, client: Any, daemon: Daemon, environment: Environment, pin: EnvironmentPin, name: str) -> None:
+        if self._given(client, daemon, name):
+            return
+        if pin.image is not None:
+            self._pull(client, daemon, pin.image)
+        elif not environment.registry or not self._pulled(client, daemon, name):
+            self._make(client, daemon, environment, pin, name)
+            if environment.registry:
+                self._share(client, name)
 
     def built(self, daemon: Daemon, environment: Environment, digest: str, context: Sequence[tuple[str, str]]) -> str:
         """Return the reference of a Dockerfile's image, built where the daemon lacks it. Raises EnvironmentFailure.
 
         digest: what stands for it in fingerprints. context: (absolute origin, path in its folder) of its files."""
         name = f"{REPOSITORY}:{blake2b(digest.encode(), digest_size=16).hexdigest()}"
-        with self._guard, daemon.client() as client:
-            if not _has(client, name) and not self._given(client, daemon, name):
+        with self._guard:
+            if _is_on(daemon, name):
+                return name
+            with daemon.client() as client:
+                if self._given(client, daemon, name):
+                    return name
                 self._said(f"building the image of `{environment.dockerfile}` on {daemon.title}")
                 parcels = [Parcel(origin, path) for origin, path in context]
                 try:
@@ -244,6 +253,12 @@ def _push(client: Any, name: str) -> None:
                 f"the image `{name}` can't be pushed: {' '.join(str(line['error']).split())}",
                 "`docker login` on that machine may be missing",
             )
+
+
+def _is_on(daemon: Daemon, name: str) -> bool:
+    """Return whether a daemon has an image; asked without the package, which most builds need for nothing else."""
+    with daemon.api() as api:
+        return api.has_image(name)
 
 
 def _has(client: Any, name: str) -> bool:
