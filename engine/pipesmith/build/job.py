@@ -22,6 +22,7 @@ from pipesmith.build.job_of import job_of, secrets_of
 from pipesmith.build.keep import KeepFolder
 from pipesmith.build.live_log import LiveLog
 from pipesmith.build.lock_writer import LockWriter
+from pipesmith.build.overuse import overuse
 from pipesmith.build.place import Placer, make_writable, remove
 from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
@@ -188,6 +189,7 @@ class StageJob:
                 outcome.exit_code, outcome.signal = result.exit_code, result.signal
                 outcome.cpu_s, outcome.peak_bytes = result.usage.cpu_s, result.usage.peak_bytes
                 outcome.tail = result.tail
+                self._tell_overuse(outcome, result)
                 if self._cancelled or result.cancelled:
                     outcome.status = "cancelled"
                     remove(scratch)
@@ -210,6 +212,18 @@ class StageJob:
             outcome.error = _failure(result, stage)
             outcome.help = missing_file_hint(build, stage, result.tail)
             self._keep_failed(scratch)
+
+    def _tell_overuse(self, outcome: Outcome, result: JobResult) -> None:
+        """Say that it used far more than it asked for, here and in the record."""
+        for text, instead in overuse(self._stage.resources, result.usage):
+            if text not in outcome.notes:
+                outcome.notes = (*outcome.notes, text)
+                self._build.notice(
+                    "warning",
+                    f"`{self._stage.name}` {text}: what runs beside it may run short",
+                    help=f"ask for it: `resources = {{ {instead} }}`",
+                    stage=self._stage.name,
+                )
 
     def _transfer(self, outcome: Outcome, asked: Transfer) -> None:
         """Move data between datastores, in this process: nothing of it is in the workspace."""

@@ -15,9 +15,11 @@ __all__ = ["Grant", "Limits"]
 
 @dataclass(slots=True, kw_only=True)
 class Grant:
-    """What a stage was given for its time. names: of its locks. locks, gpus: freed by `Limits.release`."""
+    """What a stage was given for its time. node: of its compute, where that has several. names: of its locks. locks,
+    gpus: freed by `Limits.release`."""
 
     stage: Stage
+    node: str = ""
     names: tuple[str, ...] = ()
     locks: tuple[Hold, ...] = ()
     gpus: GpuHold | None = None
@@ -34,14 +36,17 @@ class Limits:
         self,
         jobs: int,
         capacities: Mapping[str, Capacity],
+        machines: Mapping[str, str],
         max_jobs: Mapping[str, int | None],
         locks: LockTable,
         gpus: GpuPool | None,
     ) -> None:
-        """capacities: by compute; what is in none has no limit. gpus: of this machine, for stages of its own; those of
-        other computes are given out there."""
+        """capacities: by machine; what is in none has no limit. machines: compute to its machine, which several may
+        share; another is one by itself. gpus: of this machine, for stages of its own; those of other computes are given
+        out there."""
         self._jobs = jobs
         self._capacities = capacities
+        self._machines = machines
         self._max_jobs = max_jobs
         self._locks = locks
         self._gpu_pool = gpus
@@ -55,19 +60,14 @@ class Limits:
         """Return a grant, or for people what the stage waits for (`` when just for a slot, CPUs or memory)."""
         if not self.free_slot():
             return ""
-        beside = [grant.stage for grant in self._running if grant.stage.compute == stage.compute]
         most = self._max_jobs.get(stage.compute)
-        if most is not None and len(beside) >= most:
+        if most is not None and sum(grant.stage.compute == stage.compute for grant in self._running) >= most:
             return ""
-        capacity = self._capacities.get(stage.compute)
-        if capacity is not None and beside:
-            cpus = sum(other.resources.cpus or 0 for other in beside) + (stage.resources.cpus or 0)
-            memory = sum(other.resources.memory_bytes or 0 for other in beside) + (stage.resources.memory_bytes or 0)
-            if cpus > capacity.cpus or (capacity.memory_bytes is not None and memory > capacity.memory_bytes):
-                return ""
-            used = sum(other.resources.gpus or 0 for other in beside) + (stage.resources.gpus or 0)
-            if stage.compute in self._far and stage.resources.gpus and used > len(capacity.gpus):
+        node = self._node_with_room(stage)
+        if node is None:
+            if stage.compute in self._far and self._node_with_room(stage, but_gpus=True) is not None:
                 return f"{stage.resources.gpus} GPU{'s' if stage.resources.gpus > 1 else ''} of `{stage.compute}`"
+            return ""
         held: list[Hold] = []
         wanted = [f"mutex {word}" for word in sorted(stage.mutex)]
         if action_key is not None:
@@ -89,9 +89,43 @@ class Limits:
             if gpus is None:
                 self._free(held)
                 return f"{stage.resources.gpus} GPU{'s' if stage.resources.gpus > 1 else ''}"
-        grant = Grant(stage=stage, names=tuple(wanted), locks=tuple(held), gpus=gpus)
+        grant = Grant(stage=stage, node=node, names=tuple(wanted), locks=tuple(held), gpus=gpus)
         self._running.append(grant)
         return grant
+
+    def _machine(self, stage: Stage) -> str:
+        return self._machines.get(stage.compute, stage.compute)
+
+    def _node_with_room(self, stage: Stage, *, but_gpus: bool = False) -> str | None:
+        """Return the node of a stage's compute that has room for it beside what runs there, that with the fewest jobs
+        of several; None for none. but_gpus: whatever GPUs are free."""
+        machine = self._machine(stage)
+        capacity = self._capacities.get(machine)
+        if capacity is None:
+            return ""
+        beside: dict[str, list[Stage]] = {node: [] for node in capacity.nodes or ("",)}
+        for grant in self._running:
+            if self._machine(grant.stage) == machine:
+                beside[grant.node].append(grant.stage)
+        found = [
+            node
+            for node, others in beside.items()
+            if self._fits(stage, others, capacity.nodes.get(node, capacity), gpus=machine in self._far and not but_gpus)
+        ]
+        return min(found, key=lambda node: len(beside[node]), default=None)
+
+    @staticmethod
+    def _fits(stage: Stage, others: list[Stage], capacity: Capacity, *, gpus: bool) -> bool:
+        """Return whether a stage fits beside others. One that asks for more than there is runs alone."""
+        together = [stage.resources, *(other.resources for other in others)]
+        if gpus and stage.resources.gpus and sum(each.gpus or 0 for each in together) > len(capacity.gpus):
+            return False
+        if not others:
+            return True
+        if sum(each.cpus or 0 for each in together) > capacity.cpus:
+            return False
+        memory = sum(each.memory_bytes or 0 for each in together)
+        return capacity.memory_bytes is None or memory <= capacity.memory_bytes
 
     def _holder(self, name: str) -> str | None:
         """Return the stage of this build that holds a lock, for people."""

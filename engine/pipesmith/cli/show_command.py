@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
             out.line(f"            {reason_text(reason)}")
         if stage.error:
             out.line(f"            {stage.error}")
+        for note in stage.notes:
+            out.line(f"            {note}")
         for name, number in sorted(stage.metrics.items()):
             out.line(f"            {name} = {number:g}")
     return 0

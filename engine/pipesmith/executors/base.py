@@ -142,11 +142,13 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What a compute has. gpus: ids as CUDA_VISIBLE_DEVICES names them. memory_bytes: None where unknown."""
+    """What a compute has. gpus: ids as CUDA_VISIBLE_DEVICES names them. memory_bytes: None where unknown. nodes: name
+    to what each of several machines has of it, on one of which a job must fit."""
 
     cpus: float
     memory_bytes: int | None
     gpus: tuple[str, ...] = ()
+    nodes: Mapping[str, Capacity] = field(default_factory=dict)
 
 
 class Attempt(Protocol):

@@ -108,6 +108,7 @@ def limits_of(plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits
     return Limits(
         context.choices.jobs,
         plan.session.computes.capacities(to_run, local),
+        {name: "local" for name, compute in computes.items() if compute.kind == "local"},
         {name: compute.max_jobs for name, compute in computes.items()},
         plan.session.workspace.locks,
         GpuPool(gpu_count) if any(stage.resources.gpus for stage in plan.stages) else None,
