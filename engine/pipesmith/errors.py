@@ -48,6 +48,11 @@ class PipeError(Exception):
         """Return the error as findings, the form that `--json` prints."""
         return [Finding(text=self.text, help=self.help)]
 
+    @property
+    def headline(self) -> str:
+        """The first finding in one line, after file, line and key where it has them."""
+        return self.findings()[0].headline
+
 
 class UserError(PipeError):
     """The command was used in a way that cannot work."""
@@ -116,9 +121,16 @@ class StageError(PipeError):
 
 
 class EnvironmentFailure(PipeError):
-    """Something around pipesmith (an environment, compute, remote, the disk) did not do what it should."""
+    """Something around pipesmith (an environment, compute, remote, the disk) did not do what it should.
+
+    where: file, line and key of what asked for it, None where no file did."""
 
     kind = "environment"
+    where: tuple[str, int | None, str] | None = None
+
+    def findings(self) -> list[Finding]:
+        file, line, key = self.where or (None, None, None)
+        return [Finding(file=file, line=line, key=key, text=self.text, help=self.help)]
 
 
 class Cancelled(PipeError):

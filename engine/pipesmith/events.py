@@ -13,6 +13,8 @@ from typing import Any
 __all__ = [
     "BuildFinished",
     "BuildStarted",
+    "EnvironmentFinished",
+    "EnvironmentStarted",
     "Event",
     "Listener",
     "Notice",
@@ -73,6 +75,28 @@ class StageFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentStarted:
+    """A cold environment: it is not where a stage needs it, and is made there. where: a compute, empty for this
+    machine. text: what is done, such as `building an image of 3 packages on `python:3.11-slim``."""
+
+    time: float
+    environment: str
+    where: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentFinished:
+    """how: `built`, `pulled`, `sent` (by another daemon that had it) or `failed`."""
+
+    time: float
+    environment: str
+    where: str
+    how: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """level: `info` or `warning`. text: one line. help: one line or None."""
 
@@ -90,5 +114,15 @@ class BuildFinished:
     status: str
 
 
-Event = BuildStarted | StageWaiting | StageStarted | StageOutput | StageFinished | Notice | BuildFinished
+Event = (
+    BuildStarted
+    | StageWaiting
+    | StageStarted
+    | StageOutput
+    | StageFinished
+    | EnvironmentStarted
+    | EnvironmentFinished
+    | Notice
+    | BuildFinished
+)
 Listener = Callable[[Event], None]

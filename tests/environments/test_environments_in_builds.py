@@ -173,3 +173,64 @@ def test_ctrl_c_while_packages_are_resolved(repo: Repo, way: str) -> None:
     assert not repo.exists("o.txt") and "environment.e" not in (
         repo.read("pipe.lock") if repo.exists("pipe.lock") else ""
     )
+
+
+def test_what_is_stale_names_the_packages(project: Repo) -> None:
+    """Before and after it is resolved, and after an update whose old pin stands in no lockfile any more."""
+    write(project, "alpha==1.0", "windowsonly")
+    project.pipe("build")
+    write(project, "alpha==2.0", "windowsonly", "beta")
+    (why,) = project.pipe("status", "--json").json()["stages"][0]["why"]
+    assert (why["kind"], why["item"]) == ("environment", "e")
+    assert (why["old"], why["new"]) == ("alpha==1.0, beta (none)", "alpha==2.0, beta (any)")
+    assert "environment `e` changed: alpha 1.0 -> 2.0, beta none -> any" in project.pipe("status").stdout
+    told = project.pipe("env", "update", "--json").json()["environments"]["e"]
+    assert [(each["package"], each["old"], each["new"]) for each in told] == [
+        ("alpha", "1.0", "2.0"),
+        ("beta", None, "1.0"),
+    ]
+    result = project.pipe("build")
+    assert "run a: environment `e` changed: alpha 1.0 -> 2.0, beta none -> 1.0" in result.stdout
+    (why,) = project.pipe("show", "--json").json()["stages"][0]["why"]
+    assert (why["old"], why["new"]) == ("alpha==1.0, beta (none)", "alpha==2.0, beta==1.0")
+
+
+def test_a_cold_environment_is_a_line_of_its_own(project: Repo) -> None:
+    """In what a build prints and in the record; its time is no time of the stage. A warm one is none."""
+    write(project, "alpha")
+    toml = project.read("pipeline.toml").replace("[stage.a]", '[stage.b]\nrun = "touch b"\noutputs = { o = "b" }\nenvironment = "e"\n[stage.a]')
+    project.write("pipeline.toml", toml)
+    result = project.pipe("build")
+    lines = result.stdout.splitlines()
+    assert len([line for line in lines if line.startswith("built     environment e  ")]) == 1
+    assert "environment e: building an environment of 1 package for Python" in result.stderr
+    record = project.pipe("show", "--json").json()
+    (cold,) = record["environments"]
+    assert (cold["name"], cold["where"], cold["how"]) == ("e", "", "built") and cold["end"] > cold["start"]
+    assert all(stage["start"] >= cold["end"] - 0.5 for stage in record["stages"])
+    assert "built     environment e  " in project.pipe("show").stdout
+    project.pipe("build", "--force")
+    assert "environments" not in project.pipe("show", "--json").json()
+
+
+def test_what_fails_says_where_it_is_asked_for(project: Repo, index: Path) -> None:
+    """Resolving: exit 1, or 2 where it is the file that is wrong. Building: the stage fails and says it."""
+    write(project, "alpha==9")
+    failed = project.pipe("build", check=False)
+    assert failed.returncode == 1
+    assert "pipeline.toml:3: environment.e.packages: environment `e` can't be resolved: " in failed.stderr
+    assert "uv says: " in failed.stderr and "Traceback" not in failed.stderr
+    (told,) = project.pipe("build", "--json", check=False).json()["error"]["messages"]
+    assert (told["file"], told["line"], told["key"]) == ("pipeline.toml", 3, "environment.e.packages")
+    write(project, "alpha = 1")
+    wrong = project.pipe("env", "build", "e", check=False)
+    assert wrong.returncode == 2 and "pipeline.toml:3: environment.e.packages: " in wrong.stderr
+    write(project, "alpha==1.0")
+    project.pipe("env", "update")
+    project.env["UV_CACHE_DIR"] += "-another"
+    for wheel in index.glob("alpha-1.0-*"):
+        wheel.unlink()
+    failed = project.pipe("build", check=False)
+    assert failed.returncode == 1 and "failed    environment e  " in failed.stdout
+    assert "pipeline.toml:3: environment.e.packages: an environment can't be installed: " in failed.stdout
+    assert project.pipe("show", "--json").json()["environments"][0]["how"] == "failed"

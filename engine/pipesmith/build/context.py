@@ -99,6 +99,7 @@ class BuildContext:
     """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew.
     digest_now(path): of what lies at a workspace path at this moment.
 
+    cold_s(stage, since): the seconds after a moment in which a stage's environment was being made.
     elsewhere: set where a commit is built in a place of its own; None in the workspace itself."""
 
     repo: Repository
@@ -121,6 +122,7 @@ class BuildContext:
     user: str = ""
     host: str = ""
     elsewhere: Elsewhere | None = None
+    cold_s: Callable[[Stage, float], float] = lambda _stage, _since: 0.0
     emit_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

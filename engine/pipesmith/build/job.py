@@ -106,13 +106,18 @@ class StageJob:
             else:
                 self._run(outcome)
         except PipeError as error:
-            outcome.status, outcome.error, outcome.help = "failed", error.text, error.help
+            outcome.status, outcome.error, outcome.help = "failed", error.headline, error.help
         except OSError as error:
             outcome.status = "failed"
             outcome.error = f"`{error.filename}`: {error.strerror}" if error.filename else str(error)
         outcome.ended = time.time()
-        outcome.seconds = outcome.ended - started
+        outcome.started += 0.0 if restore else self._cold_s(outcome)
+        outcome.seconds = outcome.ended - outcome.started
         return outcome
+
+    def _cold_s(self, outcome: Outcome) -> float:
+        """Return how long its environment was being made, which is no time of the stage's."""
+        return min(self._build.cold_s(self._stage, outcome.started), time.time() - outcome.started)
 
     # -- restored -------------------------------------------------------------------------------------------------
 
@@ -328,7 +333,7 @@ class StageJob:
                 outs=outs,
                 metrics=metrics,
                 items=tuple((item.kind, item.item, item.value) for item in verdict.fingerprint.items),
-                seconds=time.time() - outcome.started,
+                seconds=time.time() - outcome.started - self._cold_s(outcome),
                 peak_bytes=result.usage.peak_bytes,
                 created=time.time(),
                 run=build.run,

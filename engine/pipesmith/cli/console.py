@@ -10,6 +10,8 @@ from pipesmith.cli.output import Output, reason_text, seconds_text
 from pipesmith.events import (
     BuildFinished,
     BuildStarted,
+    EnvironmentFinished,
+    EnvironmentStarted,
     Event,
     Notice,
     StageFinished,
@@ -49,6 +51,12 @@ class PlainConsole:
             self._output(event)
         elif isinstance(event, StageWaiting):
             self.line(self._out.style(f"    {event.stage} waits for {event.for_}", "dim"))
+        elif isinstance(event, EnvironmentStarted):
+            self._out.note(f"environment {event.environment}: {event.text}")
+        elif isinstance(event, EnvironmentFinished):
+            word = self._out.style(f"{event.how:9}", "red" if event.how == "failed" else "green")
+            where = f", {event.where}" if event.where else ""
+            self.line(f"{word} environment {event.environment}{where}  {seconds_text(event.seconds)}")
         elif isinstance(event, StageFinished):
             self._finished(event.result)
         elif isinstance(event, Notice):
@@ -115,6 +123,7 @@ class LiveConsole(PlainConsole):
         self._console = Console(highlight=False, no_color=not out.color, soft_wrap=True)
         self._running: dict[str, tuple[float, float | None]] = {}
         self._waiting: dict[str, str] = {}
+        self._making: dict[tuple[str, str], float] = {}
         self._total = 0
         self._done = 0
         self._live = Live(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._render)
@@ -132,6 +141,10 @@ class LiveConsole(PlainConsole):
             self._running.pop(event.stage, None)
             self._waiting.pop(event.stage, None)
             self._done += 1
+        elif isinstance(event, EnvironmentStarted):
+            self._making[event.environment, event.where] = event.time
+        elif isinstance(event, EnvironmentFinished):
+            self._making.pop((event.environment, event.where), None)
         elif isinstance(event, BuildFinished):
             self._live.refresh()
         super().__call__(event)
@@ -150,6 +163,9 @@ class LiveConsole(PlainConsole):
         for stage, (started, last) in list(self._running.items()):
             usual = f", last time {seconds_text(last)}" if last else ""
             lines.append(f"  {stage}: {seconds_text(now - started)}{usual}")
+        for (name, where), started in list(self._making.items()):
+            place = f" on {where}" if where else ""
+            lines.append(f"  environment {name}{place}: {seconds_text(now - started)}")
         lines += [f"  {stage}: waits for {what}" for stage, what in list(self._waiting.items())]
         return Text("\n".join(lines), style="dim")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -115,6 +116,9 @@ def short(value: str | None) -> str:
     return value if len(value) <= 60 else f"{value[:57]}..."
 
 
+_MOST_PACKAGES = 6  # named in one line
+_PACKAGE = re.compile(r"([\w.-]+)(?:==| \(|(?=[<>=!~]))(.*?)\)?")
+
 _KINDS = {
     "new": "never built",
     "run": "command changed",
@@ -146,11 +150,27 @@ def reason_text(reason: Any) -> str:
         if item == "":
             return f"command changed: {short(old)} -> {short(new)}"
         return f"`{item}` changed: {short(old)} -> {short(new)}"
+    if kind == "environment" and old is not None and new is not None:
+        packages = _packages(old, new)
+        if packages:
+            return f"{_KINDS[kind]} `{item}` changed: {packages}"
     if old is None and new is not None:
         return f"{_KINDS[kind]} `{item}` is new: {short(new)}"
     if new is None:
         return f"{_KINDS[kind]} `{item}` is gone: was {short(old)}"
     return f"{_KINDS[kind]} `{item}`".strip() + f" changed: {short(old)} -> {short(new)}"
+
+
+def _packages(old: str, new: str) -> str:
+    """Return the packages of a reason, `NAME OLD -> NEW, …`; empty where its sides name none."""
+    told = []
+    for before, after in zip(old.split(", "), new.split(", "), strict=False):
+        was, now = _PACKAGE.fullmatch(before), _PACKAGE.fullmatch(after)
+        if was is None or now is None or was[1] != now[1]:
+            return ""
+        told.append(f"{was[1]} {short(was[2])} -> {short(now[2])}")
+    more = f" and {len(told) - _MOST_PACKAGES} more" if len(told) > _MOST_PACKAGES else ""
+    return f"{', '.join(told[:_MOST_PACKAGES])}{more}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -42,6 +42,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if record.message:
         for line in record.message.splitlines():
             out.line(f"  {line}")
+    for cold in record.environments:
+        where = f", {cold.where}" if cold.where else ""
+        out.line(f"{cold.how:9} environment {cold.name}{where}  {seconds_text(cold.end - cold.start)}")
     for stage in record.stages:
         took = f"  {seconds_text(stage.end - stage.start)}" if stage.start else ""
         peak = f", {size_text(stage.peak_bytes)} at most" if stage.peak_bytes else ""

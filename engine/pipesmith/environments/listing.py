@@ -10,8 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipesmith.environments.materialise import MARKER, environments_folder, hold, is_whole
+from pipesmith.lockfile.model import EnvironmentPin
 
-__all__ = ["EnvironmentOnDisk", "list_environments", "remove_unused"]
+__all__ = ["EnvironmentOnDisk", "list_environments", "pin_on_disk", "remove_unused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,24 @@ def list_environments() -> list[EnvironmentOnDisk]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda each: (-each.last_used, each.key))
+
+
+def pin_on_disk(digest: str) -> EnvironmentPin | None:
+    """Return the pin that `pin_digest` gives this digest, without its hashes, as far as one was built from it here."""
+    folder = environments_folder()
+    try:
+        keys = os.listdir(folder)
+    except OSError:
+        return None
+    for key in keys:
+        try:
+            with open(os.path.join(folder, key, MARKER), encoding="utf-8") as file:
+                said = json.load(file)
+            if said["pin"] == digest:
+                return EnvironmentPin(definition="", python=str(said["python"]), resolved=tuple(said["packages"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def remove_unused(keep: Collection[str], *, older_than_s: float, dry_run: bool = False) -> list[EnvironmentOnDisk]:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from pipesmith.digest import new_hasher
@@ -62,10 +62,17 @@ def is_whole(prefix: str) -> bool:
     return os.path.isfile(os.path.join(prefix, MARKER)) and os.access(os.path.join(prefix, "bin", "python"), os.X_OK)
 
 
-def ensure(pin: EnvironmentPin, notice: Callable[[str], None], *, root: str | None = None) -> Materialised:
+def ensure(
+    pin: EnvironmentPin,
+    notice: Callable[[str], None],
+    *,
+    root: str | None = None,
+    making: Callable[[str], AbstractContextManager[None]] | None = None,
+) -> Materialised:
     """Return the environment of a pin, built first where it is not there or its interpreter is gone.
 
-    notice: told that it is built, or who is waited for. root: where uv looks for its configuration.
+    notice: told that it is built, or who is waited for. making(what is done): held while it is built, instead of a
+    notice. root: where uv looks for its configuration.
     Any number of processes may ask at once: one builds, the others wait. Raises EnvironmentFailure.
     """
     folder = environments_folder()
@@ -77,8 +84,11 @@ def ensure(pin: EnvironmentPin, notice: Callable[[str], None], *, root: str | No
             with hold(key, notice):
                 if not is_whole(prefix):
                     packages = "1 package" if len(pin.resolved) == 1 else f"{len(pin.resolved)} packages"
-                    notice(f"building an environment of {packages} for Python {pin.python}")
-                    _build(pin, folder, key, root)
+                    text = f"building an environment of {packages} for Python {pin.python}"
+                    if making is None:
+                        notice(text)
+                    with making(text) if making is not None else nullcontext():
+                        _build(pin, folder, key, root)
         except OSError as error:
             raise EnvironmentFailure(
                 f"an environment can't be built in `{folder}`: {error.strerror or error}",

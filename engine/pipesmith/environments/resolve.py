@@ -22,7 +22,10 @@ from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
 
-__all__ = ["changes", "pin_digest", "resolve"]
+__all__ = ["changes", "foreseen", "packages_texts", "pin_digest", "resolve"]
+
+Change = tuple[str, str | None, str | None]
+_ASKED = re.compile(r"([a-z0-9.-]+)(?:\[[^\]]*\])?([^;]*?)(?: ;.*)?(?: --hash=.*)?$")
 
 
 def resolve(
@@ -128,13 +131,52 @@ def pin_digest(pin: EnvironmentPin) -> str:
     return f"blake3:{hasher.hexdigest()}"
 
 
-def changes(old: EnvironmentPin, new: EnvironmentPin) -> list[tuple[str, str | None, str | None]]:
+def changes(old: EnvironmentPin, new: EnvironmentPin) -> list[Change]:
     """Return (package, old version, new version) of what differs between two pins."""
     before, after = _versions(old), _versions(new)
     found = [(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())]
     if old.python != new.python:
         found.insert(0, ("python", old.python, new.python))
+    if old.image != new.image:
+        found.insert(0, ("image", old.image, new.image))
     return [change for change in found if change[1] != change[2]]
+
+
+def foreseen(old: EnvironmentPin, environment: Environment, read: Callable[[str], bytes | None]) -> list[Change]:
+    """Return (package, old version, what is asked for) of what will differ for certain once it is resolved anew.
+
+    Raises UserError as `definition_digest`."""
+    before = _versions(old)
+    found: list[Change] = []
+    for line in asked_of(environment, read).requirements:
+        match = _ASKED.match(line)
+        if match is None or " @ " in line:
+            continue
+        name, asked = match[1], match[2].strip()
+        exact = asked.removeprefix("==") if re.fullmatch(r"==[\w.!+-]+", asked) else None
+        if name not in before:
+            found.append((name, None, asked.removeprefix("==") or "any"))
+        elif exact is not None and exact != before[name]:
+            found.append((name, before[name], exact))
+    if old.python != python_of(environment):
+        found.insert(0, ("python", old.python, python_of(environment)))
+    return found
+
+
+def packages_texts(found: Iterable[Change]) -> tuple[str, str] | None:
+    """Return changes as two texts, `name==version, …`, package by package; None where there is none."""
+    listed = list(found)
+    if not listed:
+        return None
+    return ", ".join(_told(name, old) for name, old, _new in listed), ", ".join(
+        _told(name, new) for name, _old, new in listed
+    )
+
+
+def _told(name: str, version: str | None) -> str:
+    if version is None or version == "any":
+        return f"{name} ({version or 'none'})"
+    return f"{name}{version}" if version[0] in "<>=!~" else f"{name}=={version}"
 
 
 def _versions(pin: EnvironmentPin) -> dict[str, str]:

@@ -77,7 +77,7 @@ class DockerAttempt:
         except Cancelled:
             told = {"cancelled": True}
         except PipeError as error:
-            told = {"problem": error.text}
+            told = {"problem": error.headline}
         except OSError as error:
             told = {"problem": f"`{error.filename}`: {error.strerror}" if error.filename else str(error)}
         except Exception as error:

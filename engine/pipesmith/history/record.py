@@ -12,10 +12,11 @@ from typing import Any
 
 from pipesmith.errors import UserError
 
-__all__ = ["RECORD_VERSION", "RunRecord", "StageRecord", "message_of", "record_of"]
+__all__ = ["RECORD_VERSION", "EnvironmentRecord", "RunRecord", "StageRecord", "message_of", "record_of"]
 
 RECORD_VERSION = 1
 _MARK = "pipesmith-run: "
+_LISTS = ("environments", "stages")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +56,18 @@ class StageRecord:
 
 
 @dataclass(slots=True, kw_only=True)
+class EnvironmentRecord:
+    """One environment that was cold: made in this run. where: a compute, empty for this machine. how: built, pulled,
+    sent or failed. start, end: seconds since the epoch."""
+
+    name: str
+    where: str
+    how: str
+    start: float = 0.0
+    end: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
 class RunRecord:
     """One run. time, end: seconds since the epoch. status: running, succeeded, failed, cancelled. pid, process: of the
     `pipe` that wrote it. snapshot: id of the tree. left_out: path to reason, of what the snapshot has not."""
@@ -80,11 +93,15 @@ class RunRecord:
     dirty: bool = False
     snapshot: str | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    environments: list[EnvironmentRecord] = field(default_factory=list)
     stages: list[StageRecord] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as `--json` prints it and the commit holds it: nothing but what JSON has."""
-        body = {name: _plain(getattr(self, name)) for name in _names(RunRecord) if name != "stages"}
+        body = {name: _plain(getattr(self, name)) for name in _names(RunRecord) if name not in _LISTS}
+        if self.environments:
+            names = _names(EnvironmentRecord)
+            body["environments"] = [{name: getattr(each, name) for name in names} for each in self.environments]
         names = _names(StageRecord)
         stages = []
         for stage in self.stages:
@@ -112,6 +129,8 @@ class RunRecord:
                 f"a run record of version {version}, this pipesmith reads version {RECORD_VERSION}", "update pipesmith"
             )
         values = _known(RunRecord, body)
+        cold = body.get("environments", ())
+        values["environments"] = [EnvironmentRecord(**_known(EnvironmentRecord, each)) for each in cold]
         values["stages"] = [StageRecord.from_json(stage) for stage in body["stages"]]
         return RunRecord(**values)
 

@@ -29,6 +29,8 @@ class Outside:
     """What a judgement asks of rooms that it does not know.
 
     environment(stage): (text that stands for what it resolved to or None without one, a reason where it is not known).
+    packages(stage, old, new): what differs between two such texts, `name==version, …` of each, None where that can't be
+    told; new None: what the table asks for, which is not resolved yet.
     dataset(name): the pinned digest, or None where there is no pin that holds.
     within(digest, path, workspace path): digest of a path inside a folder's content, None where it has no such path.
     notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key). beside(path): what lies in its folder.
@@ -40,6 +42,7 @@ class Outside:
     notebook: Callable[[bytes], str]
     metric_at: Callable[[str, str, str], float | None]
     beside: Callable[[str], Iterable[str]] = lambda _path: ()
+    packages: Callable[[Stage, str, str | None], tuple[str, str] | None] = lambda _stage, _old, _new: None
 
 
 class Judgement:
@@ -132,7 +135,7 @@ class Judgement:
                 verdict, state=State.STALE, result=None, reasons=reasons, problems=(*verdict.problems, *problems)
             )
         if stage.environment is not None and any(reason.kind == "environment" for reason in verdict.reasons):
-            named = (replace(r, item=stage.environment) if r.kind == "environment" else r for r in verdict.reasons)
+            named = (self._named(stage, r) if r.kind == "environment" else r for r in verdict.reasons)
             verdict = replace(verdict, reasons=tuple(named))
         if verdict.result is not None and stage.expect:
             broken = broken_expectations(stage, verdict.result.metrics, self.outside.metric_at)
@@ -141,6 +144,12 @@ class Judgement:
         if verdict.result is not None and verdict.state in (State.FRESH, State.RESTORABLE):
             self._results[stage.name] = verdict.result
         return verdict
+
+    def _named(self, stage: Stage, reason: Reason) -> Reason:
+        """Return a reason of kind `environment` with its name, and the packages that differ where they can be told."""
+        told = self.outside.packages(stage, reason.old, reason.new) if reason.old is not None else None
+        old, new = told if told is not None else (reason.old, reason.new)
+        return Reason(reason.kind, stage.environment or "", old, new)
 
     def _as_it_is(self, stage: Stage) -> Verdict | None:
         """Return a stage that is left alone as one that needs nothing, None where nothing is known of it. Outputs that

@@ -180,6 +180,7 @@ class _Build:
     def _execute(self, plan: Plan, interrupts: Interrupts) -> BuildResult:
         session, workspace = plan.session, self.workspace
         session.computes.said = self.notice
+        session.cold.listener = self.listener
         local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
         try:
             local.start()

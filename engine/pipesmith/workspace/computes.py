@@ -322,6 +322,7 @@ def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], No
     refuse_inside_a_stage("pipe compute up")
     session = workspace.session()
     session.computes.said = said
+    session.cold.tell(said)
     chosen = {compute.name: compute for compute in _usable(session, names)}
     wanted = {
         (stage.compute, stage.environment)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.environments.listing import list_environments as environments_on_disk
-from pipesmith.environments.materialise import ensure, environment_key, environments_folder
+from pipesmith.environments.materialise import environment_key, environments_folder
 from pipesmith.environments.resolve import changes
 from pipesmith.environments.system import system_environment
 from pipesmith.errors import UserError, nearest
@@ -94,6 +94,7 @@ def resolve_and_lock(
 def build_environments(workspace: Workspace, names: Sequence[str], notice: Callable[[str], None]) -> dict[str, str]:
     """Resolve what is not, build what is not there, and return name to prefix. Raises EnvironmentFailure."""
     session = workspace.session()
+    session.cold.tell(notice)
     wanted = _names(session, names)
     resolve_and_lock(workspace, session, wanted, notice)
     built = {}
@@ -110,7 +111,7 @@ def build_environments(workspace: Workspace, names: Sequence[str], notice: Calla
         for image in _images(session, name, notice):
             built[name] = image
         if name not in built:
-            built[name] = ensure(pin, notice, root=workspace.root).root
+            built[name] = session.pins.made_here(name, notice).root
     return built
 
 
@@ -149,6 +150,7 @@ def push_environments(workspace: Workspace, names: Sequence[str], notice: Callab
         if name not in where:
             raise UserError(f"no stage in containers uses environment `{name}`", "there is no daemon to push from")
     session.computes.said = notice
+    session.cold.tell(notice)
     try:
         resolve_and_lock(workspace, session, wanted, notice)
         return {name: session.computes.push_image(computes[where[name]], name) for name in wanted}

@@ -4,17 +4,20 @@ holds."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from pipesmith.build.context import StageEnvironment
 from pipesmith.digest import Digest
-from pipesmith.errors import StageError
+from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, PipeError, StageError, UserError
 from pipesmith.lockfile.model import DatasetPin, EnvironmentPin
 from pipesmith.pipeline.model import Dataset, Environment, Stage
 from pipesmith.verdict.reasons import Reason
 
 if TYPE_CHECKING:
+    from pipesmith.environments.materialise import Materialised
     from pipesmith.workspace.session import Session
 
 __all__ = ["Pins"]
@@ -31,6 +34,8 @@ class Pins:
         self._texts: dict[str, tuple[str | None, Reason | None]] = {}
         self._digests: dict[str, Digest | None] = {}
         self._materialised: dict[str, StageEnvironment] = {}
+        self._materialising = threading.Lock()
+        self._of_commit: Mapping[str, EnvironmentPin] | None = None
 
     def unpinned(self) -> tuple[str, ...]:
         """Return the datasets that have no pin that holds."""
@@ -88,6 +93,71 @@ class Pins:
         old = self._session.lockfile.environments.get(environment.name)
         return None, Reason("environment", environment.name, pin_digest(old) if old else None, None)
 
+    def packages_between(self, stage: Stage, old: str, new: str | None) -> tuple[str, str] | None:
+        """Return which packages differ between two texts of a stage's environment: see `Outside.packages`."""
+        if stage.environment is None:
+            return None
+        environment = self._session.pipeline.environments[stage.environment]
+        before = self._pin_of(environment.name, old)
+        if before is None or environment.python == "system" or environment.dockerfile:
+            return None
+        from pipesmith.environments.resolve import changes, foreseen, packages_texts
+
+        if new is None:
+            try:
+                return packages_texts(foreseen(before, environment, self._session.read_file))
+            except UserError:
+                return None
+        after = self._pin_of(environment.name, new)
+        return packages_texts(changes(before, after)) if after is not None else None
+
+    def _pin_of(self, name: str, digest: str) -> EnvironmentPin | None:
+        """Return the pin that a digest stands for: of this build, the lockfile, the one of the checked-out commit, or
+        what was ever built here."""
+        from pipesmith.environments.resolve import pin_digest
+
+        for known in (self.new_environments, self._session.lockfile.environments):
+            if name in known and pin_digest(known[name]) == digest:
+                return known[name]
+        for pin in self._committed().values():
+            if pin_digest(pin) == digest:
+                return pin
+        from pipesmith.environments.listing import pin_on_disk
+
+        return pin_on_disk(digest)
+
+    def _committed(self) -> Mapping[str, EnvironmentPin]:
+        """Return the pins of the lockfile of the checked-out commit; none where it has none that can be read."""
+        if self._of_commit is None:
+            from pipesmith.workspace.revisions import lockfile_at
+
+            try:
+                lockfile = lockfile_at(self._session.workspace.home, "HEAD")
+            except PipeError:
+                lockfile = None
+            self._of_commit = lockfile.environments if lockfile is not None else {}
+        return self._of_commit
+
+    @contextmanager
+    def located(self, name: str) -> Iterator[None]:
+        """Have what goes wrong with an environment say where pipeline.toml asks for it."""
+        session = self._session
+        environment = session.pipeline.environments[name]
+        ways = ("conda", "image", "dockerfile", "requirements", "packages")
+        way = next((way for way in ways if getattr(environment, way)), None)
+        key = f"environment.{name}.{way}" if way else f"environment.{name}"
+        file = session.pipeline.file
+        try:
+            yield
+        except EnvironmentFailure as error:
+            error.where = error.where or (file, session.line(key), key)
+            raise
+        except ConfigError:
+            raise
+        except UserError as error:
+            finding = Finding(file=file, line=session.line(key), key=key, text=error.text, help=error.help)
+            raise ConfigError([finding]) from None
+
     def resolve_environments(
         self, names: Sequence[str], notice: Callable[[str], None], *, upgrade: bool = False
     ) -> None:
@@ -102,14 +172,15 @@ class Pins:
 
             notice(f"resolving environment `{name}`")
             previous = self._session.lockfile.environments.get(name)
-            self.new_environments[name] = resolve(
-                environment,
-                self._session.read_file,
-                previous,
-                upgrade=upgrade,
-                root=self._session.workspace.root,
-                image=self._session.computes.resolve_image,
-            )
+            with self.located(name):
+                self.new_environments[name] = resolve(
+                    environment,
+                    self._session.read_file,
+                    previous,
+                    upgrade=upgrade,
+                    root=self._session.workspace.root,
+                    image=self._session.computes.resolve_image,
+                )
             self._texts.pop(name, None)
 
     def materialise(self, stage: Stage, notice: Callable[[str], None]) -> StageEnvironment:
@@ -118,20 +189,29 @@ class Pins:
         name = stage.environment
         if name is None or self._session.pipeline.computes[stage.compute].kind != "local":
             return StageEnvironment()
-        if name not in self._materialised:
-            environment = self._session.pipeline.environments[name]
-            if environment.python == "system":
-                from pipesmith.environments.system import system_environment
+        with self._materialising:  # one of two stages makes it, the other takes it
+            if name not in self._materialised:
+                made = self.made_here(name, notice)
+                self._materialised[name] = StageEnvironment(path=(made.bin,), prefix=made.prefix)
+            return self._materialised[name]
 
-                made = system_environment()
-            else:
-                from pipesmith.environments.materialise import ensure
+    def made_here(self, name: str, notice: Callable[[str], None]) -> Materialised:
+        """Return an environment on this machine, built first if it is not there. Raises EnvironmentFailure."""
+        environment = self._session.pipeline.environments[name]
+        if environment.python == "system":
+            from pipesmith.environments.system import system_environment
 
-                pin = self.environment_pin(environment)
-                assert pin is not None
-                made = ensure(pin, notice, root=self._session.workspace.root)
-            self._materialised[name] = StageEnvironment(path=(made.bin,), prefix=made.prefix)
-        return self._materialised[name]
+            return system_environment()
+        from pipesmith.environments.materialise import ensure
+
+        pin = self.environment_pin(environment)
+        assert pin is not None
+
+        def making(text: str) -> AbstractContextManager[None]:
+            return self._session.cold.making(name, "", "built", text)
+
+        with self.located(name):
+            return ensure(pin, notice, root=self._session.workspace.root, making=making)
 
     # -- datasets -----------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,7 @@ class Recorder:
             self.begin()
         self.record.status = status
         self.record.end = time.time()
+        self.record.environments = list(self._session.cold.made)
         self.record.stages = [_stage_record(outcome) for outcome in outcomes]
         try:
             self._session.workspace.run_store.write(self.record, self._tree)

@@ -25,6 +25,7 @@ from pipesmith.workspace.reading import read
 from pipesmith.workspace.selecting import select_stages
 
 if TYPE_CHECKING:
+    from pipesmith.workspace.cold import ColdEnvironments
     from pipesmith.workspace.computes import Computes
     from pipesmith.workspace.lending import Lender
     from pipesmith.workspace.workspace import Workspace
@@ -178,6 +179,12 @@ class Session:
         return Pins(self)
 
     @cached_property
+    def cold(self) -> ColdEnvironments:
+        from pipesmith.workspace.cold import ColdEnvironments
+
+        return ColdEnvironments()
+
+    @cached_property
     def computes(self) -> Computes:
         """The computes of the pipeline; none is asked before a stage needs it."""
         from pipesmith.workspace.computes import Computes
@@ -227,6 +234,7 @@ class Session:
         )
         outside = Outside(
             environment=self.pins.environment_text,
+            packages=self.pins.packages_between,
             dataset=self.pins.dataset_digest,
             within=self.within,
             notebook=notebook_source_id,

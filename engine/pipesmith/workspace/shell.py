@@ -57,6 +57,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     ]
     if layout_problems:
         raise UserError(f"input `{layout_problems[0]}` is not there", f"run `pipe build --upstream-only {stage_name}`")
+    session.cold.tell(notice)
     local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
     build = BuildContext(
         repo=workspace.repo,

@@ -62,6 +62,7 @@ def context_of(
         user=recorder.record.user,
         host=recorder.record.host,
         elsewhere=_elsewhere(session, run),
+        cold_s=lambda stage, since: session.cold.seconds(stage.environment or "", since),
     )
 
 
