@@ -133,6 +133,21 @@ class Daemon:
                 if not keep:
                     _close(client)
 
+    @property
+    def reached(self) -> bool:
+        """Whether it was asked already, and answered."""
+        return self._info is not None
+
+    def flags(self) -> list[str]:
+        """Return how the `docker` command is told which daemon."""
+        found = [] if self.url is None else ["--host", self.url]
+        if self.tls:
+            found.append("--tlsverify" if "ca" in self.tls else "--tls")
+            found += [
+                word for key, path in self.tls.items() for word in (f"--tls{'cacert' if key == 'ca' else key}", path)
+            ]
+        return found
+
     def close(self) -> None:
         """Close the connections that nobody uses."""
         with self._guard:

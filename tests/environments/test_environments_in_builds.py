@@ -198,7 +198,9 @@ def test_what_is_stale_names_the_packages(project: Repo) -> None:
 def test_a_cold_environment_is_a_line_of_its_own(project: Repo) -> None:
     """In what a build prints and in the record; its time is no time of the stage. A warm one is none."""
     write(project, "alpha")
-    toml = project.read("pipeline.toml").replace("[stage.a]", '[stage.b]\nrun = "touch b"\noutputs = { o = "b" }\nenvironment = "e"\n[stage.a]')
+    toml = project.read("pipeline.toml").replace(
+        "[stage.a]", '[stage.b]\nrun = "touch b"\noutputs = { o = "b" }\nenvironment = "e"\n[stage.a]'
+    )
     project.write("pipeline.toml", toml)
     result = project.pipe("build")
     lines = result.stdout.splitlines()

@@ -13,11 +13,13 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from typing import Any
 
 from pipesmith.docker_client import Daemon, answer, is_missing, remove_container
+from pipesmith.environments.dockerfiles import build_dockerfile, words
+from pipesmith.environments.materialise import hold
 from pipesmith.environments.resolve import pin_digest
 from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
@@ -25,7 +27,7 @@ from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
 from pipesmith.tars import Parcel, pack
 
-__all__ = ["Images", "base_of", "image_tag", "resolve_image"]
+__all__ = ["Images", "base_of", "dockerfile_tag", "image_tag", "resolve_image"]
 
 REPOSITORY = "pipesmith/environment"
 _LABEL = "pipesmith.environment"
@@ -42,11 +44,19 @@ def base_of(environment: Environment, pin: EnvironmentPin) -> str:
     return environment.base or f"python:{'.'.join(pin.python.split('.')[:2])}-slim"
 
 
-def image_tag(environment: Environment, pin: EnvironmentPin) -> str:
-    """Return the tag of an environment of packages: the same for the same packages on the same base."""
-    text = f"1\0{pin_digest(pin)}\0{base_of(environment, pin)}"
+def image_tag(environment: Environment, pin: EnvironmentPin, architecture: str) -> str:
+    """Return the tag of an environment of packages: the same for the same packages on the same base and processor."""
+    return _tag(environment, "1", pin_digest(pin), base_of(environment, pin), architecture)
+
+
+def dockerfile_tag(environment: Environment, digest: str, architecture: str) -> str:
+    """Return the tag of the image of a Dockerfile, whose content `dockerfile_digest` stands for."""
+    return _tag(environment, "1", digest, architecture)
+
+
+def _tag(environment: Environment, *words: str) -> str:
     repository = f"{environment.registry.rstrip('/')}/{REPOSITORY}" if environment.registry else REPOSITORY
-    return f"{repository}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return f"{repository}:{blake2b(chr(0).join(words).encode(), digest_size=16).hexdigest()}"
 
 
 def resolve_image(daemon: Daemon, environment: Environment) -> str:
@@ -73,7 +83,7 @@ def resolve_image(daemon: Daemon, environment: Environment) -> str:
                 raise
             raise EnvironmentFailure(
                 f"environment `{environment.name}`: the image `{name}` is neither in its registry nor on "
-                f"{daemon.title}: {_words(refusal)}",
+                f"{daemon.title}: {words(refusal)}",
                 f"`docker pull {name}` there says more",
             ) from None
         known = [each for each in image.attrs.get("RepoDigests") or () if each.startswith(f"{repository}@")]
@@ -81,81 +91,79 @@ def resolve_image(daemon: Daemon, environment: Environment) -> str:
 
 
 class Images:
-    """The images of one build. said(text): told what takes long. beside(daemon): other daemons that may have an image
-    already. Thread-safe; one image is made at a time."""
+    """The images of one build. said(text): told what takes long. making(environment, daemon's title, how, text): held
+    while an image is brought to a daemon. beside(daemon): other daemons that may have an image already. Thread-safe;
+    one image is made at a time, also by several builds of one user on this machine."""
 
     def __init__(
-        self, root: str, said: Callable[[str], None], beside: Callable[[Daemon], Sequence[Daemon]] = lambda _: ()
+        self,
+        root: str,
+        said: Callable[[str], None],
+        making: Callable[[str, str, str, str], AbstractContextManager[None]],
+        beside: Callable[[Daemon], Sequence[Daemon]] = lambda _: (),
     ) -> None:
         self._root = root
         self._said = said
+        self._making = making
         self._beside = beside
-        self._known: dict[tuple[int, str], str] = {}
+        self._known: set[tuple[int, str]] = set()
         # One for all daemons: two must not make one image at once, where one could give it to the other.
         self._guard = threading.Lock()
 
     def ensure(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
         """Return the reference of an environment's image, which the daemon has then. Raises EnvironmentFailure."""
-        name = pin.image or image_tag(environment, pin)
-        with self._guard:
-            key = (id(daemon), name)
-            if key not in self._known:
-                if not _is_on(daemon, name):
-                    with daemon.client() as client:
-                        self._bring(client, daemon, environment, pin, name)
-                self._known[key] = name
-            return name
-
-    def _bring(self, client: Any, daemon: Daemon, environment: Environment, pin: EnvironmentPin, name: str) -> None:
-        if self._given(client, daemon, name):
-            return
         if pin.image is not None:
-            self._pull(client, daemon, pin.image)
-        elif not environment.registry or not self._pulled(client, daemon, name):
-            self._make(client, daemon, environment, pin, name)
-            if environment.registry:
-                self._share(client, name)
+            image = pin.image
+            return self._have(daemon, environment, image, lambda client: self._pull(client, daemon, environment, image))
+        name = image_tag(environment, pin, daemon.info().architecture)
+        return self._have(daemon, environment, name, lambda client: self._make(client, daemon, environment, pin, name))
 
     def built(self, daemon: Daemon, environment: Environment, digest: str, context: Sequence[tuple[str, str]]) -> str:
         """Return the reference of a Dockerfile's image, built where the daemon lacks it. Raises EnvironmentFailure.
 
         digest: what stands for it in fingerprints. context: (absolute origin, path in its folder) of its files."""
-        name = f"{REPOSITORY}:{blake2b(digest.encode(), digest_size=16).hexdigest()}"
+        name = dockerfile_tag(environment, digest, daemon.info().architecture)
+        parcels = [Parcel(origin, path) for origin, path in context]
+        labels = {_LABEL: digest}
+
+        def make(client: Any) -> None:
+            text = f"building the image of `{environment.dockerfile}` on {daemon.title}"
+            with self._making(environment.name, daemon.title, "built", text):
+                build_dockerfile(client, daemon, environment, name, parcels, labels)
+
+        return self._have(daemon, environment, name, make)
+
+    def _have(self, daemon: Daemon, environment: Environment, name: str, make: Callable[[Any], None]) -> str:
+        """See to it that a daemon has an image: it has it, or another one gives it, or its registry, or it is made."""
         with self._guard:
-            if _is_on(daemon, name):
+            key = (id(daemon), name)
+            if key in self._known:
                 return name
-            with daemon.client() as client:
-                if self._given(client, daemon, name):
-                    return name
-                self._said(f"building the image of `{environment.dockerfile}` on {daemon.title}")
-                parcels = [Parcel(origin, path) for origin, path in context]
-                try:
-                    client.images.build(
-                        fileobj=_Stream(pack(parcels, 0, 0)),
-                        custom_context=True,
-                        dockerfile=os.path.basename(environment.dockerfile or ""),
-                        tag=name,
-                        rm=True,
-                        forcerm=True,
-                        labels={_LABEL: digest},
-                    )
-                except Exception as error:
-                    if type(error).__module__ != "docker.errors":
-                        raise
-                    raise EnvironmentFailure(
-                        f"the image of `{environment.dockerfile}` can't be built on {daemon.title}: {_words(error)}",
-                        "`docker build` of its folder shows more",
-                    ) from None
-        return name
+            if not _is_on(daemon, name):
+                with hold(f"image-{blake2b(name.encode(), digest_size=16).hexdigest()}", self._said):
+                    if not _is_on(daemon, name):  # whoever held it may have made it
+                        with daemon.client() as client:
+                            self._bring(client, daemon, environment, name, make)
+            self._known.add(key)
+            return name
 
-    def push(self, daemon: Daemon, environment: Environment, pin: EnvironmentPin) -> str:
-        """Send an environment's image to its `registry`, made first if need be, and return its name there.
+    def _bring(
+        self, client: Any, daemon: Daemon, environment: Environment, name: str, make: Callable[[Any], None]
+    ) -> None:
+        if self._given(client, daemon, environment, name):
+            return
+        shared = bool(environment.registry) and not environment.image
+        if shared and self._pulled(client, daemon, environment, name):
+            return
+        make(client)
+        if shared:
+            self._share(client, name)
 
-        Raises EnvironmentFailure where the registry does not take it."""
-        name = self.ensure(daemon, environment, pin)
+    def push(self, daemon: Daemon, name: str) -> None:
+        """Send an image that a daemon has to its registry. Raises EnvironmentFailure where that does not take it."""
         with daemon.client() as client:
-            _push(client, name)
-        return name
+            digest = _push(client, name)
+        self._said(f"pushed `{name}`{f', {digest}' if digest else ''}")
 
     def _share(self, client: Any, name: str) -> None:
         """Send a new image to its registry, so that others need not make it; that it can't be is told, no more."""
@@ -164,18 +172,21 @@ class Images:
         except EnvironmentFailure as error:
             self._said(f"{error.text}; it is on this daemon alone")
 
-    def _pulled(self, client: Any, daemon: Daemon, name: str) -> bool:
-        """Pull an image that its registry may have; return whether it did."""
+    def _pulled(self, client: Any, daemon: Daemon, environment: Environment, name: str) -> bool:
+        """Pull an image if its registry has it; return whether it did."""
         try:
-            client.images.pull(name)
+            client.images.get_registry_data(name)
         except Exception as error:
             if answer(error) is None:
                 raise
             return False
+        text = f"pulling the image of the environment to {daemon.title}"
+        with self._making(environment.name, daemon.title, "pulled", text):
+            _pull_image(client, daemon, name)
         self._said(f"pulled the image of the environment to {daemon.title}")
         return True
 
-    def _given(self, client: Any, daemon: Daemon, name: str) -> bool:
+    def _given(self, client: Any, daemon: Daemon, environment: Environment, name: str) -> bool:
         """Stream an image from a daemon beside that has it, if one does; return whether it is there now."""
         if "@sha256:" in name:
             return False  # by the name of a registry, which is quicker, and which alone keeps the name
@@ -184,37 +195,36 @@ class Images:
                 with other.client() as donor:
                     if other.info().architecture != daemon.info().architecture or not _has(donor, name):
                         continue
-                    self._said(f"sending the image `{name[:60]}` from {other.title} to {daemon.title}")
-                    client.api.load_image(donor.api.get_image(name))
+                    text = f"sending the image `{name[:60]}` from {other.title} to {daemon.title}"
+                    with self._making(environment.name, daemon.title, "sent", text):
+                        client.api.load_image(donor.api.get_image(name))
             except EnvironmentFailure:
                 continue  # that one can't be reached
             if _has(client, name):
                 return True
         return False
 
-    def _pull(self, client: Any, daemon: Daemon, name: str) -> None:
+    def _pull(self, client: Any, daemon: Daemon, environment: Environment, name: str) -> None:
         if name.startswith("sha256:"):
             raise EnvironmentFailure(
                 f"the image `{name[:19]}` is not on {daemon.title}, and no registry has it",
                 "push it to a registry and name it by that, or build it there and run `pipe env update`",
             )
-        self._said(f"pulling the image `{name}` to {daemon.title}")
-        try:
-            client.images.pull(name)
-        except Exception as error:
-            if answer(error) is None:
-                raise
-            raise EnvironmentFailure(
-                f"the image `{name}` can't be pulled to {daemon.title}: {_words(error)}",
-                f"`docker pull {name}` says more",
-            ) from None
+        with self._making(environment.name, daemon.title, "pulled", f"pulling the image `{name}` to {daemon.title}"):
+            _pull_image(client, daemon, name)
 
     def _make(self, client: Any, daemon: Daemon, environment: Environment, pin: EnvironmentPin, tag: str) -> None:
         base = base_of(environment, pin)
         if not _has(client, base):
-            self._pull(client, daemon, base)
+            self._pull(client, daemon, environment, base)
         count = "1 package" if len(pin.resolved) == 1 else f"{len(pin.resolved)} packages"
-        self._said(f"building an image of {count} on `{base}`, on {daemon.title}")
+        text = f"building an image of {count} on `{base}`, on {daemon.title}"
+        with self._making(environment.name, daemon.title, "built", text):
+            self._commit(client, daemon, environment, pin, tag, base)
+
+    def _commit(
+        self, client: Any, daemon: Daemon, environment: Environment, pin: EnvironmentPin, tag: str, base: str
+    ) -> None:
         (major, minor), library, scripts, machine, libc = _look_inside(client, environment, base)
         if pin.python.split(".")[:2] != [str(major), str(minor)]:
             raise EnvironmentFailure(
@@ -235,17 +245,21 @@ class Images:
             remove_container(container)
 
 
-class _Stream:
-    """Chunks as the file that the package wants."""
+def _pull_image(client: Any, daemon: Daemon, name: str) -> None:
+    try:
+        client.images.pull(name)
+    except Exception as error:
+        if answer(error) is None:
+            raise
+        raise EnvironmentFailure(
+            f"the image `{name}` can't be pulled to {daemon.title}: {words(error)}",
+            f"`docker pull {name}` says more",
+        ) from None
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-
-def _push(client: Any, name: str) -> None:
+def _push(client: Any, name: str) -> str | None:
+    """Push a tag and return the digest that its registry gives it."""
+    digest: str | None = None
     repository, _, tag = name.rpartition(":")
     for line in client.api.push(repository, tag=tag, stream=True, decode=True):
         if "error" in line:
@@ -253,6 +267,8 @@ def _push(client: Any, name: str) -> None:
                 f"the image `{name}` can't be pushed: {' '.join(str(line['error']).split())}",
                 "`docker login` on that machine may be missing",
             )
+        digest = (line.get("aux") or {}).get("Digest", digest)
+    return digest
 
 
 def _is_on(daemon: Daemon, name: str) -> bool:
@@ -328,8 +344,3 @@ def _mend_shebang(path: str) -> None:
     if mended != data:
         with open(path, "wb") as file:
             file.write(mended)
-
-
-def _words(error: Exception) -> str:
-    """Return what an error says, in one line that is not too long."""
-    return (answer(error) or " ".join(str(error).split()))[:300]

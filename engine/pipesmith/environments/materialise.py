@@ -101,6 +101,7 @@ def ensure(
 @contextmanager
 def hold(key: str, notice: Callable[[str], None]) -> Iterator[None]:
     """Hold an environment's lock during a `with`; who holds it is told before waiting. A dead process holds none."""
+    os.makedirs(environments_folder(), exist_ok=True)
     lock = os.open(os.path.join(environments_folder(), f"{key}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:

@@ -163,12 +163,13 @@ class Computes:
 
         Raises EnvironmentFailure."""
         declared = self.session.pipeline.environments[environment]
-        if declared.dockerfile:
-            return self._built(daemon, declared)
-        pin = self.session.pins.environment_pin(declared)
-        if pin is None:
-            raise EnvironmentFailure(f"environment `{environment}` has no pin", "run `pipe env update`")
-        return self._images.ensure(daemon, declared, pin)
+        with self.session.pins.located(environment):
+            if declared.dockerfile:
+                return self._built(daemon, declared)
+            pin = self.session.pins.environment_pin(declared)
+            if pin is None:
+                raise EnvironmentFailure(f"environment `{environment}` has no pin", "run `pipe env update`")
+            return self._images.ensure(daemon, declared, pin)
 
     def _built(self, daemon: Daemon, environment: Environment) -> str:
         from pipesmith.environments.definition import dockerfile_digest
@@ -184,10 +185,11 @@ class Computes:
 
     def push_image(self, compute: Compute, environment: str) -> str:
         """Send an environment's image to its registry and return its name there. Raises EnvironmentFailure."""
-        declared = self.session.pipeline.environments[environment]
-        pin = self.session.pins.environment_pin(declared)
-        assert pin is not None
-        return self._images.push(self.daemons(compute)[0], declared, pin)
+        daemon = self.daemons(compute)[0]
+        name = self.image_on(daemon, environment)
+        with self.session.pins.located(environment):
+            self._images.push(daemon, name)
+        return name
 
     def images_on(self, compute: Compute, environment: str) -> list[str]:
         """Return an environment's image on each daemon of a compute."""
@@ -198,9 +200,12 @@ class Computes:
         from pipesmith.environments.images import Images
 
         def beside(daemon: Daemon) -> list[Daemon]:
-            return [other for pool in self._daemons.values() if daemon in pool for other in pool if other is not daemon]
+            """Those of its pool, then all others that are in use anyway."""
+            pools = sorted(self._daemons.values(), key=lambda pool: daemon not in pool)
+            others = [(other, daemon in pool) for pool in pools for other in pool if other is not daemon]
+            return [other for other, of_pool in others if of_pool or other.reached]
 
-        return Images(self.session.workspace.root, self._say, beside)
+        return Images(self.session.workspace.root, self._say, self.session.cold.making, beside)
 
     def docker(self, compute: Compute) -> DockerExecutor:
         if compute.name not in self._executors:

@@ -145,7 +145,9 @@ def push_environments(workspace: Workspace, names: Sequence[str], notice: Callab
         if stage.environment in wanted and computes[stage.compute].kind == "docker":
             where.setdefault(stage.environment, stage.compute)
     for name in wanted:
-        if known[name].image or known[name].dockerfile or not known[name].registry:
+        if known[name].image:
+            raise UserError(f"environment `{name}` is an image, which has a registry already", "name another one")
+        if not known[name].registry:
             raise UserError(f"environment `{name}` has no `registry`", f"write one into [environment.{name}]")
         if name not in where:
             raise UserError(f"no stage in containers uses environment `{name}`", "there is no daemon to push from")
