@@ -1,0 +1,154 @@
+"""Environments as images: made once, whoever asks; shared by a registry or by streaming; what fails says it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from .conftest import IMAGE, Place
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+STAGE = '[stage.a]\nrun = "cat /word.txt > {outputs.o}"\noutputs = { o = "o" }\n'
+
+
+def of_a_dockerfile(repo, place: Place, *lines: str, more: str = "") -> None:
+    """Have a place's stages run in the image of a Dockerfile that stands on the test image."""
+    place.toml = place.toml.replace(f'image = "{IMAGE}"', f'dockerfile = "env/Dockerfile"\n{more}')
+    repo.write("env/Dockerfile", "\n".join([f"FROM {IMAGE}", *lines, ""]))
+
+
+def made(repo) -> list[tuple[str, str]]:
+    """Return (environment, how) of what was cold in the last run."""
+    return [(each["name"], each["how"]) for each in repo.pipe("show", "--json").json().get("environments", [])]
+
+
+def test_two_builds_at_once_make_one_image(repo, docker_place, pipeline):
+    """The second waits for the first, and finds it there."""
+    word = uuid.uuid4().hex  # of this test alone: no daemon has its image
+    of_a_dockerfile(repo, docker_place, f"RUN sleep 3; echo {word} > /word.txt")
+    pipeline(docker_place, STAGE + STAGE.replace("[stage.a]", "[stage.b]").replace('o = "o"', 'o = "p"'))
+    repo.commit()
+    first, second = repo.start("build", "a"), repo.start("build", "b")
+    outs = [process.communicate(timeout=120) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outs
+    told = [out + err for out, err in outs]
+    assert sum(text.count("built     environment tools") for text in told) == 1
+    assert repo.read("o") == repo.read("p")
+
+
+def test_what_a_dockerfile_says_when_it_fails(repo, docker_place, pipeline):
+    """The builder's words, what the step printed, and the line of pipeline.toml."""
+    of_a_dockerfile(repo, docker_place, "RUN echo disk of cheese; exit 7")
+    pipeline(docker_place, STAGE)
+    line = repo.read("pipeline.toml").split("dockerfile", 1)[0].count("\n") + 1
+    failed = repo.pipe("build", check=False)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    where = f"pipeline.toml:{line}: environment.tools.dockerfile: the image of `env/Dockerfile` can't be built on"
+    assert where in failed.stdout and "disk of cheese" in failed.stdout and "7" in failed.stdout
+    assert made(repo) == [("tools", "failed")]
+    again = repo.pipe("env", "build", check=False)
+    assert again.returncode == 1 and where in again.stderr
+
+
+def buildkit() -> Path | None:
+    """A `docker` command that speaks to BuildKit, if one is here."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        program = Path(folder, "docker")
+        if os.access(program, os.X_OK):
+            said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+            old = re.search(r"version (\d+)\.", said)
+            plugin = subprocess.run([program, "buildx", "version"], capture_output=True, check=False).returncode == 0
+            if plugin or (old and int(old[1]) < 23):
+                return program
+    return None
+
+
+@pytest.mark.parametrize("kind", ["buildkit", "classic"])
+def test_a_dockerfile_is_built_by_buildkit_where_it_is_there(repo, docker_place, pipeline, kind):
+    """A mounted cache is BuildKit's own: the classic builder refuses it, which is how it is told here."""
+    program = buildkit()
+    if program is None:
+        pytest.skip("no `docker` command here speaks to BuildKit")
+    tools = repo.home / "tools"
+    tools.mkdir()
+    (tools / "docker").symlink_to(program)
+    repo.env["PATH"] = f"{tools}:{repo.env['PATH']}"
+    if kind == "classic":
+        repo.env["DOCKER_BUILDKIT"] = "0"
+    of_a_dockerfile(repo, docker_place, f"RUN --mount=type=cache,target=/kept echo {kind} > /word.txt")
+    pipeline(docker_place, STAGE)
+    result = repo.pipe("build", check=False)
+    if kind == "classic":
+        assert result.returncode == 1 and "BuildKit" in result.stdout
+        return
+    assert result.returncode == 0 and repo.read("o") == "buildkit\n"
+    assert made(repo) == [("tools", "built")]
+    repo.pipe("build", "--force")
+    assert made(repo) == []
+
+
+def test_the_image_of_a_dockerfile_is_shared_by_a_registry(repo, docker_place, tls_place, registry, pipeline):
+    """Built by one daemon and pushed; another one pulls it, and builds nothing."""
+    word = uuid.uuid4().hex  # of this test alone: no daemon has its image
+    hows = []
+    for place in (docker_place, tls_place):
+        of_a_dockerfile(repo, place, f"RUN echo {word} > /word.txt", more=f'registry = "{registry}/team"')
+        pipeline(place, STAGE)
+        repo.commit()
+        repo.pipe("build", "--force")
+        hows += made(repo)
+    assert hows == [("tools", "built"), ("tools", "pulled")]
+    pushed = repo.pipe("env", "push", "--json")
+    name = pushed.json()["environments"]["tools"]
+    assert re.fullmatch(rf"{re.escape(registry)}/team/pipesmith/environment:[0-9a-f]{{32}}", name)
+    assert "sha256:" in pushed.stderr
+
+
+def test_an_image_is_streamed_to_another_compute(repo, docker_place, tls_place, pipeline):
+    """Without a registry the daemon that has it gives it, of another compute as well: built once for a build."""
+    word = uuid.uuid4().hex  # of this test alone: no daemon has its image
+    of_a_dockerfile(repo, docker_place, f"RUN echo {word} > /word.txt")
+    other = tls_place.toml.partition("[environment")[0].replace("[compute.where]", "[compute.there]")
+    second = STAGE.replace("[stage.a]", '[stage.b]\ncompute = "there"\nafter = ["a"]').replace('o = "o"', 'o = "p"')
+    pipeline(docker_place, f"{other}{STAGE}{second}")
+    repo.pipe("build")
+    assert repo.read("o") == repo.read("p") == f"{word}\n"
+    assert sorted(made(repo)) == [("tools", "built"), ("tools", "sent")]
+
+
+def test_a_curated_environment_becomes_an_image(repo, docker_place, pipeline, index_of_curated):
+    """`extends = "curated:…"`: its Python and packages, with a base of one's own."""
+    docker_place.toml = docker_place.toml.replace(
+        f'image = "{IMAGE}"', f'extends = "curated:pytorch"\npython = "{PYTHON}"\nbase = "{IMAGE}"'
+    )
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = ["python", "-c", "import torch, numpy, pathlib; pathlib.Path('o').write_text(torch.VERSION + numpy.VERSION)"]
+        outputs = { o = "o" }
+        """,
+    )
+    result = repo.pipe("build")
+    assert "building an image of 2 packages" in result.stderr and repo.read("o") == "2.51.30"
+    assert made(repo) == [("tools", "built")]
+
+
+@pytest.fixture
+def index_of_curated(repo, tmp_path: Path) -> Path:
+    """An index that has what the curated environment asks for, hand-made."""
+    from tests.environments.conftest import make_wheel
+
+    folder = tmp_path / "wheels"
+    for name, version in (("torch", "2.5"), ("torch", "3.0"), ("numpy", "1.30")):
+        make_wheel(folder, name, version)
+    for name in [name for name in repo.env if name.startswith("UV_")]:
+        del repo.env[name]
+    repo.env |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(folder), "UV_CACHE_DIR": str(tmp_path / "uv-cache")}
+    return folder
