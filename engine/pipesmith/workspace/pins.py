@@ -150,7 +150,10 @@ class Pins:
         try:
             yield
         except EnvironmentFailure as error:
-            error.where = error.where or (file, session.line(key), key)
+            from pipesmith.docker_client import DaemonGone
+
+            if not isinstance(error, DaemonGone):  # which is the compute's, and says so
+                error.where = error.where or (file, session.line(key), key)
             raise
         except ConfigError:
             raise
