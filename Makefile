@@ -13,7 +13,7 @@ SOURCES := $(shell find engine/pipesmith -name '*.py' 2>/dev/null)
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo $$n)
 TESTS ?= tests
 # What tests run against, besides Python packages.
-PARTS := git-lfs docker.io iptables busybox-static openssh-server docker-registry openssl
+PARTS := git-lfs docker.io iptables busybox-static openssh-server docker-registry openssl gcc libc6-dev
 
 .PHONY: demo test test-slow lint format bench docs clean
 

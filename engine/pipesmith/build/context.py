@@ -66,6 +66,9 @@ class Outcome:
     cpu_s: float = 0.0
     peak_bytes: int = 0
     gpus: tuple[str, ...] = ()
+    gpu_s: float = 0.0
+    gpu_peak_bytes: int | None = None
+    gpu_percent: float | None = None
     error: str | None = None
     help: str | None = None
     tail: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, JobResult
 from pipesmith.executors.copying import copy_any
+from pipesmith.executors.gpu import GpuUsage
 from pipesmith.fingerprint.items import input_parts, run_item
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
@@ -38,6 +39,10 @@ from pipesmith.store.modes import make_folders
 from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Seen, Verdict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pipesmith.executors.gpus import GpuHold
 
 __all__ = ["CHANGED", "REJUDGE", "JobRunner", "StageJob", "lock_entry"]
 
@@ -61,7 +66,7 @@ class JobRunner:
 class StageJob:
     """One stage, restored or run. `execute` is called once, in a thread of its own; `cancel` from any thread."""
 
-    def __init__(self, runner: JobRunner, stage: Stage, verdict: Verdict, gpus: tuple[str, ...] = ()) -> None:
+    def __init__(self, runner: JobRunner, stage: Stage, verdict: Verdict, gpus: GpuHold | None = None) -> None:
         self._runner = runner
         self._build = runner.build
         self._stage = stage
@@ -180,7 +185,10 @@ class StageJob:
             return
         check_given_links(build, stage, verdict.seen.deps)
         outcome.log = log_path(build.pipe_dir, build.run, stage.name)
-        outcome.gpus = self._gpus
+        if self._gpus is not None:
+            outcome.gpus = self._gpus.ids
+            for note in self._gpus.notes:
+                build.notice("warning", f"`{stage.name}`: {note}", stage=stage.name)
         if stage.transfer is not None:
             self._transfer(outcome, stage.transfer)
             return
@@ -195,6 +203,7 @@ class StageJob:
                 outcome.cpu_s, outcome.peak_bytes = result.usage.cpu_s, result.usage.peak_bytes
                 outcome.tail = result.tail
                 self._tell_overuse(outcome, result)
+                self._note_gpus(outcome, result.gpu)
                 if self._cancelled or result.cancelled:
                     outcome.status = "cancelled"
                     remove(scratch)
@@ -220,7 +229,7 @@ class StageJob:
 
     def _tell_overuse(self, outcome: Outcome, result: JobResult) -> None:
         """Say that it used far more than it asked for, here and in the record."""
-        for text, instead in overuse(self._stage.resources, result.usage):
+        for text, instead in overuse(self._stage.resources, result.usage, result.gpu):
             if text not in outcome.notes:
                 outcome.notes = (*outcome.notes, text)
                 self._build.notice(
@@ -285,7 +294,7 @@ class StageJob:
                 stage,
                 far=executor.is_far,
                 key=outcome.fingerprint or "",
-                gpus=self._gpus,
+                gpus=self._gpus.ids if self._gpus is not None else (),
                 log_path=outcome.log or "",
                 scratch=scratch,
                 tmpdir=tmpdir,
@@ -296,12 +305,29 @@ class StageJob:
                 if self._cancelled:
                     return JobResult(exit_code=None, root=scratch, cancelled=True)
                 self._attempt = executor.submit(job, self._on_line)
+            meter = self._gpus.meter(build.run, stage.name) if self._gpus is not None else None
             result = self._attempt.wait()
             self._attempt = None
-            return result
+            return replace(result, gpu=meter.end()) if meter is not None else result
         finally:
             live.close()
             shutil.rmtree(tmpdir, ignore_errors=True)
+
+    def _note_gpus(self, outcome: Outcome, used: GpuUsage | None) -> None:
+        """Add what one try had of GPUs to what those before it had."""
+        if used is None:
+            return
+        build, stage = self._build, self._stage
+        if used.percent is not None:
+            before = outcome.gpu_s if outcome.gpu_percent is not None else 0.0
+            all_s = before + used.seconds or 1.0
+            outcome.gpu_percent = ((outcome.gpu_percent or 0.0) * before + used.percent * used.seconds) / all_s
+        outcome.gpus = used.ids
+        outcome.gpu_s += used.seconds
+        if used.peak_bytes is not None:
+            outcome.gpu_peak_bytes = max(outcome.gpu_peak_bytes or 0, used.peak_bytes)
+        if used.problem is not None:
+            build.notice("warning", f"`{stage.name}`: {used.problem}", stage=stage.name)
 
     def _bring_inputs(self) -> None:
         """Copy the inputs that a place of its own lacks, for a stage that runs in the place itself."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.base import Capacity
-from pipesmith.executors.gpus import GpuHold, GpuPool
 from pipesmith.pipeline.model import Stage
 from pipesmith.store.locks import Hold, LockTable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pipesmith.executors.gpus import GpuHold, GpuPool
 
 __all__ = ["Grant", "Limits"]
 
@@ -24,10 +28,6 @@ class Grant:
     locks: tuple[Hold, ...] = ()
     gpus: GpuHold | None = None
 
-    @property
-    def gpu_ids(self) -> tuple[str, ...]:
-        return self.gpus.ids if self.gpus is not None else ()
-
 
 class Limits:
     """Counts what runs. Used from the scheduler's thread only."""
@@ -39,17 +39,16 @@ class Limits:
         machines: Mapping[str, str],
         max_jobs: Mapping[str, int | None],
         locks: LockTable,
-        gpus: GpuPool | None,
+        gpus: Callable[[str], GpuPool | None],
     ) -> None:
         """capacities: by machine; what is in none has no limit. machines: compute to its machine, which several may
-        share; another is one by itself. gpus: of this machine, for stages of its own; those of other computes are given
-        out there."""
+        share; another is one by itself. gpus(compute): of this machine; None where others give them out."""
         self._jobs = jobs
         self._capacities = capacities
         self._machines = machines
         self._max_jobs = max_jobs
         self._locks = locks
-        self._gpu_pool = gpus
+        self._gpus = gpus
         self._far = frozenset(capacities) - {"local"}
         self._running: list[Grant] = []
 
@@ -57,7 +56,10 @@ class Limits:
         return len(self._running) < self._jobs
 
     def acquire(self, stage: Stage, action_key: str | None) -> Grant | str:
-        """Return a grant, or for people what the stage waits for (`` when just for a slot, CPUs or memory)."""
+        """Return a grant, or for people what the stage waits for (`` when just for a slot, CPUs or memory).
+
+        action_key: of what is to run; None for what is only restored, which takes no GPU. Raises EnvironmentFailure
+        where GPUs can't be had any more."""
         if not self.free_slot():
             return ""
         most = self._max_jobs.get(stage.compute)
@@ -84,11 +86,17 @@ class Limits:
                 return f"{what}, held by {holder}" if holder and not here else what
             held.append(hold)
         gpus: GpuHold | None = None
-        if stage.resources.gpus and stage.compute not in self._far and self._gpu_pool is not None:
-            gpus = self._gpu_pool.acquire(stage.resources.gpus, stage.resources.gpu_memory_bytes)
-            if gpus is None:
+        pool = self._gpus(stage.compute) if stage.resources.gpus and action_key is not None else None
+        if pool is not None:
+            try:
+                found = pool.acquire(stage.resources.gpus, stage.resources.gpu_memory_bytes)
+            except EnvironmentFailure:
                 self._free(held)
-                return f"{stage.resources.gpus} GPU{'s' if stage.resources.gpus > 1 else ''}"
+                raise
+            if isinstance(found, str):
+                self._free(held)
+                return found
+            gpus = found
         grant = Grant(stage=stage, node=node, names=tuple(wanted), locks=tuple(held), gpus=gpus)
         self._running.append(grant)
         return grant

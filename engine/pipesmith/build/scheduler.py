@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from pipesmith.build.context import BuildContext, Outcome
 from pipesmith.build.job import REJUDGE, JobRunner, StageJob
 from pipesmith.build.limits import Grant, Limits
+from pipesmith.errors import PipeError
 from pipesmith.events import StageFinished, StageStarted, StageWaiting
 from pipesmith.fingerprint.items import input_parts
 from pipesmith.pipeline.model import Stage
@@ -198,7 +199,21 @@ class Scheduler:
             return True
         must_run = verdict.state is State.STALE
         key = verdict.fingerprint.key if must_run and verdict.fingerprint else None
-        grant = self._limits.acquire(stage, key)
+        try:
+            grant = self._limits.acquire(stage, key)
+        except PipeError as error:
+            self._end(
+                name,
+                Outcome(
+                    stage=name,
+                    status="failed",
+                    why=verdict.reasons,
+                    error=error.text,
+                    help=error.help,
+                    compute=stage.compute,
+                ),
+            )
+            return True
         if isinstance(grant, str):
             if grant and self._waiting_for.get(name) != grant:
                 self._waiting_for[name] = grant
@@ -256,7 +271,7 @@ class Scheduler:
             self._begun = True
             self._first()
         restore = verdict.state is State.RESTORABLE
-        job = StageJob(self._runner, stage, verdict, grant.gpu_ids)
+        job = StageJob(self._runner, stage, verdict, grant.gpus)
         self._running[stage.name] = (job, grant)
         if not restore:
             self._judgement.unsettle(stage.name)

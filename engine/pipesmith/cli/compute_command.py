@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pipesmith.cli.output import Output
 from pipesmith.cli.wait_command import seconds_of
 from pipesmith.pipeline.units import size_text
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.computes import GpuInfo
 
 __all__ = ["add_arguments", "run"]
 
@@ -59,7 +63,20 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
             for state in states
         ]
         out.table(rows, ("compute", "kind", "state", "nodes", "cpus free", "memory free", "gpus free", "jobs"))
+        for device in dict.fromkeys(device for state in states for device in state.devices):
+            out.line(_gpu_text(device))
         for state in states:
             if state.error:
                 out.warn(state.error)
     return 1 if arguments.action != "status" and any(state.state == "down" for state in states) else 0
+
+
+def _gpu_text(gpu: GpuInfo) -> str:
+    """Return one line of a GPU: `GPU 0 (NVIDIA H100), 4.0 GB of 85.0 GB used, 20 % busy: free`."""
+    parts = [f"GPU {gpu.index}{f' ({gpu.name})' if gpu.name else ''}"]
+    if gpu.memory is not None and gpu.used is not None:
+        parts.append(f"{size_text(gpu.used)} of {size_text(gpu.memory)} used")
+    if gpu.percent is not None:
+        parts.append(f"{gpu.percent} % busy")
+    state = f"shared, {size_text(gpu.promised or 0)} given out" if gpu.state == "shared" else gpu.state
+    return f"{', '.join(parts)}: {state}" + "".join(f"; {each}" for each in gpu.processes)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 from pipesmith.cli.output import Output, reason_text, seconds_text
 from pipesmith.pipeline.units import size_text
+
+if TYPE_CHECKING:
+    from pipesmith.history.record import StageRecord
 
 __all__ = ["add_arguments", "run"]
 
@@ -49,6 +53,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         took = f"  {seconds_text(stage.end - stage.start)}" if stage.start else ""
         peak = f", {size_text(stage.peak_bytes)} at most" if stage.peak_bytes else ""
         out.line(f"{stage.status:9} {stage.name}{took}{peak}")
+        if stage.gpus:
+            out.line(f"            {_gpus_text(stage)}")
         for reason in stage.why:
             out.line(f"            {reason_text(reason)}")
         if stage.error:
@@ -58,3 +64,15 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         for name, number in sorted(stage.metrics.items()):
             out.line(f"            {name} = {number:g}")
     return 0
+
+
+def _gpus_text(stage: StageRecord) -> str:
+    """Return what a stage had of GPUs: `2 GPUs for 3.0 min in all, 31.2 GB of their memory at most, 87 % busy`."""
+    parts = [f"{len(stage.gpus)} GPU{'s' if len(stage.gpus) > 1 else ''}"]
+    if stage.gpu_s:
+        parts[0] += f" for {seconds_text(stage.gpu_s)}{' in all' if len(stage.gpus) > 1 else ''}"
+    if stage.gpu_peak_bytes is not None:
+        parts.append(f"{size_text(stage.gpu_peak_bytes)} of GPU memory at most")
+    if stage.gpu_percent is not None:
+        parts.append(f"{stage.gpu_percent:.0f} % busy")
+    return ", ".join(parts)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipesmith.executors.gpu import GpuUsage
+
 __all__ = [
     "FAR_HOME",
     "FAR_SIDE",
@@ -123,7 +125,8 @@ class Usage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
     """exit_code: 0-255, or None when ended by `signal`. root: absolute folder in which the outputs lie at their paths.
-    problem: one line when the job could not be started or was ended from outside, else None."""
+    problem: one line when the job could not be started or was ended from outside, else None. gpu: of GPUs that the
+    executor chose itself."""
 
     exit_code: int | None
     root: str
@@ -133,6 +136,7 @@ class JobResult:
     out_of_memory: bool = False
     problem: str | None = None
     usage: Usage = field(default_factory=Usage)
+    gpu: GpuUsage | None = None
     tail: tuple[str, ...] = ()  # last lines of output, masked
 
     @property

@@ -41,6 +41,9 @@ class StageRecord:
     peak_bytes: int = 0
     cpu_s: float = 0.0
     gpus: list[str] = field(default_factory=list)
+    gpu_s: float = 0.0
+    gpu_peak_bytes: int | None = None
+    gpu_percent: float | None = None
     compute: str = "local"
     environment: str | None = None
     log: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,16 @@ from pipesmith.pipeline.model import Compute, Environment, Stage
 if TYPE_CHECKING:
     from pipesmith.environments.images import Images
     from pipesmith.executors.docker import DockerExecutor, DockerHost
+    from pipesmith.executors.gpu import Driver
+    from pipesmith.executors.gpu_watch import GpuWatch
+    from pipesmith.executors.gpus import GpuPool
     from pipesmith.workspace.session import Session
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = [
     "ComputeState",
     "Computes",
+    "GpuInfo",
     "Share",
     "compute_states",
     "give_back",
@@ -51,7 +55,7 @@ class Share:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeState:
     """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. memory: bytes. queue: jobs
-    that it has at work."""
+    that it has at work. devices: the GPUs of this machine."""
 
     name: str
     kind: str
@@ -62,6 +66,7 @@ class ComputeState:
     gpus: Share = Share()
     queue: int = 0
     error: str | None = None
+    devices: tuple[GpuInfo, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return what `compute status --json` prints of it."""
@@ -75,7 +80,26 @@ class ComputeState:
             "gpus": self.gpus.as_json(),
             "queue": self.queue,
             "error": self.error,
+            "devices": [asdict(each) for each in self.devices],
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuInfo:
+    """One GPU of this machine as it is now. used: bytes that all programs have of it; promised: bytes that stages were
+    given; None where unknown. processes: of other programs. state: `free`, `shared` (a part of it is given out),
+    `given` (all of it is), `used` (no stage has it, and other programs do), or why it is of no use any more."""
+
+    id: str
+    index: int
+    name: str
+    state: str
+    mig: bool
+    memory: int | None
+    used: int | None
+    promised: int | None
+    percent: int | None
+    processes: tuple[str, ...] = ()
 
 
 class Computes:
@@ -86,6 +110,44 @@ class Computes:
         self.said: Callable[[str], None] = lambda _text: None
         self._daemons: dict[str, list[Daemon]] = {}
         self._executors: dict[str, DockerExecutor] = {}
+        self._watch: GpuWatch | None = None
+        self._pools: dict[str, GpuPool] = {}
+
+    @cached_property
+    def driver(self) -> Driver:
+        """What the driver of this machine's GPUs counts; asked once."""
+        if not self.has_driver:
+            from pipesmith.executors.gpu import Driver
+
+            return Driver(problem="no NVIDIA driver is installed")
+        from pipesmith.executors.nvml import ask_driver
+
+        return ask_driver()
+
+    @cached_property
+    def has_driver(self) -> bool:
+        """Whether there is a driver that could be asked. Costs next to nothing, where asking it may take a second."""
+        from pipesmith.executors.gpu import driver_may_be_there
+
+        return driver_may_be_there()
+
+    def gpu_pool(self, name: str) -> GpuPool | None:
+        """Return the GPUs of this machine that stages on a compute can have; None where that is another machine."""
+        computes = self.session.pipeline.computes
+        if computes[name].kind != "local":
+            return None
+        if name not in self._pools:
+            self._pools[name] = self._pool(computes[name], computes["local"])
+        return self._pools[name]
+
+    def _pool(self, compute: Compute, default: Compute) -> GpuPool:
+        from pipesmith.executors.gpus import pool_of
+
+        if self._watch is None and self.driver.gpus:
+            from pipesmith.executors.gpu_watch import GpuWatch
+
+            self._watch = GpuWatch()
+        return pool_of(default.gpus if compute.gpus is None else compute.gpus, self.driver, self._watch)
 
     def executors(self, local: Executor) -> Mapping[str, Executor]:
         """Return the executor of each compute that this version has one for. None is connected yet."""
@@ -248,7 +310,11 @@ class Computes:
         self.said(text)
 
     def close(self) -> None:
-        """End what runs on computes besides this machine, and the connections to them."""
+        """End what runs on computes besides this machine, and the connections to them and to this machine's GPUs."""
+        watch, self._watch = self._watch, None
+        self._pools = {}
+        if watch is not None:
+            watch.close()
         for executor in self._executors.values():
             executor.close()
         for daemons in self._daemons.values():
@@ -373,7 +439,7 @@ def _count(number: int, what: str) -> str:
 
 def _state(session: Session, compute: Compute) -> ComputeState:
     if compute.kind == "local":
-        return _this_machine(compute)
+        return _this_machine(session, compute)
     if compute.kind != "docker":
         return ComputeState(
             name=compute.name,
@@ -403,10 +469,10 @@ def _state(session: Session, compute: Compute) -> ComputeState:
     )
 
 
-def _this_machine(compute: Compute) -> ComputeState:
-    from pipesmith.executors.gpus import GpuPool
+def _this_machine(session: Session, compute: Compute) -> ComputeState:
     from pipesmith.executors.probe import machine_capacity
 
+    devices, error = _gpus_here(session, compute.name)
     capacity = machine_capacity()
     memory = capacity.memory_bytes or 0
     return ComputeState(
@@ -416,8 +482,39 @@ def _this_machine(compute: Compute) -> ComputeState:
         nodes=1,
         cpus=Share(capacity.cpus, min(capacity.cpus, os.getloadavg()[0])),
         memory=Share(memory, memory - _free_memory(memory)),
-        gpus=Share(len(GpuPool(compute.gpus).gpus)),
+        gpus=Share(len(devices), sum(each.state != "free" for each in devices)),
+        error=error,
+        devices=devices,
     )
+
+
+def _gpus_here(session: Session, name: str) -> tuple[tuple[GpuInfo, ...], str | None]:
+    """Return the GPUs of this machine as they are now, and what is wrong with them."""
+    from pipesmith.liveness import told_process
+
+    pool = session.computes.gpu_pool(name)
+    assert pool is not None
+    try:
+        states = pool.states()
+    except PipeError as error:
+        return (), error.text
+    driver = session.computes.driver
+    devices = tuple(
+        GpuInfo(
+            id=state.gpu.id,
+            index=state.gpu.index,
+            name=state.gpu.name,
+            state=state.word,
+            mig=state.gpu.mig,
+            memory=state.gpu.memory_bytes or None,
+            used=state.reading.used_bytes,
+            promised=state.promised_bytes if state.gpu.memory_bytes else None,
+            percent=state.reading.percent,
+            processes=tuple(told_process(pid) for pid in state.others),
+        )
+        for state in states
+    )
+    return devices, driver.problem if driver.gpus else None
 
 
 def _free_memory(total: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipesmith import __version__
 from pipesmith.errors import PipeError
-from pipesmith.executors.gpus import driver_gpus
+from pipesmith.executors.gpu import driver_may_be_there, gib
 from pipesmith.executors.probe import machine_capacity, probe_namespaces
 from pipesmith.git.repository import Repository
 from pipesmith.workspace.workspace import Workspace
@@ -52,11 +52,7 @@ def _machine() -> list[Check]:
     capacity = machine_capacity()
     memory = f"{capacity.memory_bytes / 1024**3:.1f}G" if capacity.memory_bytes else "unknown"
     found.append(Check("machine", True, f"{capacity.cpus:g} CPUs, {memory} of memory"))
-    gpus = driver_gpus()
-    if gpus is None:
-        found.append(Check("GPUs", True, "no driver; `[compute.local] gpus = N` declares them"))
-    else:
-        found.append(Check("GPUs", True, ", ".join(f"{gpu.id}: {gpu.name}" for gpu in gpus) or "none"))
+    found.append(_gpus())
     try:
         from pipesmith.environments.uv import uv_binary
 
@@ -64,6 +60,18 @@ def _machine() -> list[Check]:
     except PipeError as error:
         found.append(Check("uv", False, f"{error.text}: environments can't be made"))
     return found
+
+
+def _gpus() -> Check:
+    if not driver_may_be_there():
+        return Check("GPUs", True, "no NVIDIA driver; `[compute.local] gpus = N` declares them")
+    from pipesmith.executors.nvml import ask_driver
+
+    driver = ask_driver()
+    if driver.gpus is None:
+        return Check("GPUs", False, f"{driver.problem}; `[compute.local] gpus = N` declares them")
+    told = [f"{gpu.id}: {gpu.name}" + (f", {gib(gpu.memory_bytes)}" if gpu.memory_bytes else "") for gpu in driver.gpus]
+    return Check("GPUs", driver.problem is None, "; ".join([*told, *([driver.problem] if driver.problem else [])]))
 
 
 def sandbox_text() -> str:

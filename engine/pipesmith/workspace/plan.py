@@ -13,7 +13,7 @@ from pipesmith.pipeline.model import Stage
 from pipesmith.verdict.judgement import Judgement
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
-from pipesmith.workspace.preflight import preflight, preflight_notebooks
+from pipesmith.workspace.preflight import preflight, preflight_gpus, preflight_notebooks
 from pipesmith.workspace.results import BuildResult, StageResult
 from pipesmith.workspace.session import Session, select_stages
 
@@ -99,7 +99,7 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
         named = tuple(name for name in named if name in reach)
         wanted = tuple(name for name in topological(pipeline) if name in needed)
     stages = [pipeline.stages[name] for name in wanted]
-    preflight(session, stages, _fresh_far_away(session, stages, options))
+    preflight(session, stages, _fresh_far_away(session, stages, options), _may_run(session, stages, options))
     if not options.dry_run:
         added = ignore_outputs(session)
         for line in added:
@@ -114,9 +114,28 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
     refuse(session, verdicts)
+    preflight_gpus(session, [each for each in stages if verdicts[each.name].state in (State.STALE, State.PENDING)])
     return Plan(
         session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
     )
+
+
+def _may_run(session: Session, stages: Sequence[Stage], options: BuildOptions) -> Callable[[str], bool]:
+    """Return what tells whether a stage may have to run. Nothing is judged before it is asked."""
+    asleep: set[str] | None = None
+
+    def may_run(name: str) -> bool:
+        nonlocal asleep
+        if asleep is None and not options.force:
+            judgement = session.judgement(
+                building=not options.by_fingerprint, lenient=options.allow_missing, restore=options.restore
+            )
+            states = {stage.name: judgement.judge(stage).state for stage in stages}
+            asleep = {name for name, state in states.items() if state in (State.FRESH, State.RESTORABLE)}
+            session.look_again()
+        return asleep is None or name not in asleep
+
+    return may_run
 
 
 def _fresh_far_away(session: Session, stages: Sequence[Stage], options: BuildOptions) -> frozenset[str]:

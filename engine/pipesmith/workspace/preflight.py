@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError
@@ -13,14 +13,30 @@ from pipesmith.pipeline.keys import COMPUTE_KINDS
 from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
-__all__ = ["preflight", "preflight_notebooks"]
+__all__ = ["preflight", "preflight_gpus", "preflight_notebooks"]
 
 
-def preflight(session: Session, stages: Sequence[Stage], fresh: Collection[str] = ()) -> None:
+def preflight(
+    session: Session,
+    stages: Sequence[Stage],
+    fresh: Collection[str] = (),
+    may_run: Callable[[str], bool] = lambda _name: True,
+) -> None:
     """Raise ConfigError with everything that would fail for certain, for the stages that a build looks at.
 
-    fresh: names of those that are, and so ask no compute, whatever has become of it."""
-    findings = [*_unsupported(session, stages, fresh), *_resources(session, stages), *_ways(session)]
+    fresh: names of those that are, and so ask no compute, whatever has become of it. may_run: whether a stage, by its
+    name, is not known to be fresh or restorable; asked of those for which this machine has too little."""
+    lacking = {stage.name: found for stage in stages if (found := list(_resources(session, stage)))}
+    resources = [each for name, found in lacking.items() if may_run(name) for each in found]
+    findings = [*_unsupported(session, stages, fresh), *resources, *_ways(session)]
+    if findings:
+        raise ConfigError(findings)
+
+
+def preflight_gpus(session: Session, stages: Iterable[Stage]) -> None:
+    """Raise ConfigError where stages that may have to run ask for GPUs that this machine's driver does not count. It is
+    asked for no others: waking it can take a second."""
+    findings = [each for stage in stages for each in _gpus(session, stage)]
     if findings:
         raise ConfigError(findings)
 
@@ -165,52 +181,39 @@ def _remedy(environment: str | None, lacking: Sequence[str]) -> str:
     return f"add it to [environment.{environment}], or run `pip install {' '.join(lacking)}` where that is the system's"
 
 
-def _resources(session: Session, stages: Iterable[Stage]) -> Iterable[Finding]:
+def _resources(session: Session, stage: Stage) -> Iterable[Finding]:
+    """What a stage asks for that this machine does not have."""
+    asked = stage.resources
+    if not asked.raw or session.pipeline.computes[stage.compute].kind != "local":
+        return
     from pipesmith.executors.probe import machine_capacity
 
-    wanted = [stage for stage in stages if stage.resources.raw]
-    if not wanted:
-        return
     capacity = machine_capacity()
-    gpus: int | None = None
-    for stage in wanted:
-        if session.pipeline.computes[stage.compute].kind != "local":
-            continue
-        asked = stage.resources
-        key = f"stage.{stage.base}.resources"
-        if asked.cpus is not None and asked.cpus > capacity.cpus:
-            yield _finding(
-                session,
-                f"{key}.cpus",
-                f"`{stage.name}` asks for {asked.cpus:g} CPUs, this machine has {capacity.cpus:g}",
-            )
-        if asked.memory_bytes and capacity.memory_bytes and asked.memory_bytes > capacity.memory_bytes:
-            have = capacity.memory_bytes / 1024**3
-            yield _finding(
-                session,
-                f"{key}.memory",
-                f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, this machine has {have:.1f}G",
-            )
-        if asked.gpus:
-            if gpus is None:
-                from pipesmith.executors.gpus import GpuPool
+    key = f"stage.{stage.base}.resources"
+    if asked.cpus is not None and asked.cpus > capacity.cpus:
+        yield _finding(
+            session,
+            f"{key}.cpus",
+            f"`{stage.name}` asks for {asked.cpus:g} CPUs, this machine has {capacity.cpus:g}",
+        )
+    if asked.memory_bytes and capacity.memory_bytes and asked.memory_bytes > capacity.memory_bytes:
+        have = capacity.memory_bytes / 1024**3
+        yield _finding(
+            session,
+            f"{key}.memory",
+            f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, this machine has {have:.1f}G",
+        )
+    if not session.computes.has_driver:
+        yield from _gpus(session, stage)
 
-                pool = GpuPool(session.pipeline.computes["local"].gpus)
-                gpus = len(pool.gpus)
-                largest = max((gpu.memory_bytes for gpu in pool.gpus), default=0)
-            if asked.gpus > gpus:
-                yield _finding(
-                    session,
-                    f"{key}.gpus",
-                    f"`{stage.name}` asks for {asked.gpus} GPU{'s' if asked.gpus > 1 else ''}, this machine has {gpus}",
-                    "where no driver counts them, say how many there are: `[compute.local]` with `gpus = N`"
-                    if not gpus
-                    else None,
-                )
-            elif asked.gpu_memory_bytes and largest and asked.gpu_memory_bytes > largest:
-                yield _finding(
-                    session, f"{key}.gpu-memory", f"`{stage.name}` asks for more memory than any GPU here has"
-                )
+
+def _gpus(session: Session, stage: Stage) -> Iterable[Finding]:
+    asked = stage.resources
+    pool = session.computes.gpu_pool(stage.compute) if asked.gpus else None
+    more = pool.too_much(asked.gpus, asked.gpu_memory_bytes) if pool is not None else None
+    if more is not None:
+        key = f"stage.{stage.base}.resources.{more[0]}"
+        yield _finding(session, key, f"`{stage.name}` asks for {more[1]}", more[2])
 
 
 def _ways(session: Session) -> Iterable[Finding]:

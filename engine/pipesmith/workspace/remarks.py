@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from pipesmith.executors.gpus import driver_gpus
 from pipesmith.executors.output import MIN_SECRET
 from pipesmith.pipeline.model import Stage
 from pipesmith.workspace.session import Session
 
 __all__ = ["remark"]
+
+_IDLE = "idle-gpus"
 
 
 def remark(session: Session, stages: Sequence[Stage], notice: Callable[..., None]) -> None:
@@ -22,19 +23,27 @@ def remark(session: Session, stages: Sequence[Stage], notice: Callable[..., None
                 f"the value of `{name}` has under {MIN_SECRET} characters: it is not masked in logs",
                 level="warning",
             )
-    if not any(stage.resources.gpus for stage in session.pipeline.stages.values()):
-        gpus = driver_gpus()
-        if gpus and _once(session, "idle-gpus"):
+    if not any(stage.resources.gpus for stage in session.pipeline.stages.values()) and not _was_said(session, _IDLE):
+        gpus = session.computes.driver.gpus if session.computes.has_driver else None
+        if gpus and _once(session, _IDLE):
             notice(
                 f"this machine has {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} and no stage asks for one",
                 help="a stage that wants one says so: `resources = { gpus = 1 }`",
             )
 
 
+def _key(session: Session, name: str) -> str:
+    return f"said-{session.workspace.home.root}-{name}"
+
+
+def _was_said(session: Session, name: str) -> bool:
+    """Return whether something was said in this clone before."""
+    return bool(session.workspace.state.query("SELECT 1 FROM parsed WHERE key = ?", (_key(session, name),)))
+
+
 def _once(session: Session, name: str) -> bool:
     """Return whether something is to be said for the first time in this clone."""
-    state, key = session.workspace.state, f"said-{session.workspace.home.root}-{name}"
-    if state.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
+    if _was_said(session, name):
         return False
-    state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
+    session.workspace.state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (_key(session, name), b""))])
     return True

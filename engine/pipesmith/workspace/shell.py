@@ -21,7 +21,7 @@ from pipesmith.executors.base import Job, Mount
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.pipeline.graph import upstream
 from pipesmith.store.modes import make_folders
-from pipesmith.workspace.preflight import preflight
+from pipesmith.workspace.preflight import preflight, preflight_gpus
 from pipesmith.workspace.session import select_stages
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         raise UserError(f"`{name}` has {len(more) + 1} cells", f"name one: `pipe shell {stage_name}`")
     stage = pipeline.stages[stage_name]
     preflight(session, [stage])
+    preflight_gpus(session, [stage])
     judgement = session.judgement()
     for earlier in pipeline.stages:
         if earlier in upstream(pipeline, [stage_name]):

@@ -12,7 +12,6 @@ from pipesmith.build.limits import Limits
 from pipesmith.build.place import Placer
 from pipesmith.digest import Digest
 from pipesmith.events import Event
-from pipesmith.executors.gpus import GpuPool
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.verdict.verdict import State
 from pipesmith.workspace.lock_keeper import LockKeeper
@@ -104,7 +103,6 @@ def runner_of(context: BuildContext, session: Session, lock: LockKeeper) -> JobR
 def limits_of(plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits:
     """Return what may run at once."""
     computes = plan.session.pipeline.computes
-    gpu_count = computes["local"].gpus if "local" in computes else None
     to_run = [stage for stage in plan.stages if plan.verdicts[stage.name].state in (State.STALE, State.PENDING)]
     return Limits(
         context.choices.jobs,
@@ -112,5 +110,5 @@ def limits_of(plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits
         {name: "local" for name, compute in computes.items() if compute.kind == "local"},
         {name: compute.max_jobs for name, compute in computes.items()},
         plan.session.workspace.locks,
-        GpuPool(gpu_count) if any(stage.resources.gpus for stage in plan.stages) else None,
+        plan.session.computes.gpu_pool,
     )
