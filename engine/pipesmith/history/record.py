@@ -17,6 +17,7 @@ __all__ = ["RECORD_VERSION", "EnvironmentRecord", "RunRecord", "StageRecord", "m
 RECORD_VERSION = 1
 _MARK = "pipesmith-run: "
 _LISTS = ("environments", "stages")
+_OF_GPUS = ("gpu_s", "gpu_peak_bytes", "gpu_percent")  # not written of a stage that had none
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,6 +111,8 @@ class RunRecord:
         for stage in self.stages:
             row = {}
             for name in names:
+                if not stage.gpu_s and name in _OF_GPUS:
+                    continue
                 value = getattr(stage, name)
                 kind = value.__class__
                 if kind is str or kind is int or value is None:
