@@ -371,3 +371,15 @@ def test_compute_status_and_doctor_show_them(repo, on_box: FakeDriver) -> None:
     on_box.say("init 18")
     doctor = {each["name"]: each for each in repo.pipe("doctor", "--json", check=False).json()["checks"]}["GPUs"]
     assert not doctor["ok"] and "of different versions" in doctor["text"]
+
+
+def test_a_shell_has_the_gpus_of_its_stage(repo, on_box: FakeDriver) -> None:
+    """Where none is free it says so, and sees none."""
+    id = on_box.gpu(0)
+    repo.write("pipeline.toml", stage("a", "gpus = 1"))
+    assert repo.pipe("shell", "a", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES").stdout == f"sees {id}\n"
+    build = repo.start("build")
+    assert sees(repo, "a") == id
+    done = repo.pipe("shell", "a", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES")
+    assert done.stdout == "sees\n" and f"`a` asks for 1 GPU, held by pid {build.pid} (" in done.stderr
+    finish(repo, build)

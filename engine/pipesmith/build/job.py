@@ -28,7 +28,6 @@ from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, JobResult
 from pipesmith.executors.copying import copy_any
-from pipesmith.executors.gpu import GpuUsage
 from pipesmith.fingerprint.items import input_parts, run_item
 from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
@@ -42,6 +41,7 @@ from pipesmith.verdict.verdict import Seen, Verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pipesmith.executors.gpu import GpuUsage
     from pipesmith.executors.gpus import GpuHold
 
 __all__ = ["CHANGED", "REJUDGE", "JobRunner", "StageJob", "lock_entry"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 
 from pipesmith.executors.base import Usage
-from pipesmith.executors.gpu import GpuUsage
 from pipesmith.pipeline.model import Resources
 from pipesmith.pipeline.units import size_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pipesmith.executors.gpu import GpuUsage
 
 __all__ = ["overuse"]
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipesmith.executors.gpu import GpuUsage
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pipesmith.executors.gpu import GpuUsage
 
 __all__ = [
     "FAR_HOME",

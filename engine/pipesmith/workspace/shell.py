@@ -25,8 +25,10 @@ from pipesmith.workspace.preflight import preflight, preflight_gpus
 from pipesmith.workspace.session import select_stages
 
 if TYPE_CHECKING:
+    from pipesmith.executors.gpus import GpuHold
     from pipesmith.pipeline.model import Stage
     from pipesmith.verdict.verdict import Verdict
+    from pipesmith.workspace.session import Session
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["shell"]
@@ -82,7 +84,9 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{secrets.token_hex(8)}")
     make_folders(scratch)
     tmpdir = tempfile.mkdtemp(prefix="pipe-")
+    gpus: GpuHold | None = None
     try:
+        gpus = _gpus(session, stage, notice)
         logged = os.path.join(tmpdir, "log.jsonl")
         context_file = write_context(build, stage, tmpdir, live_log=logged, artifacts=os.path.join(tmpdir, "files"))
         kept = _kept(workspace.pipe_dir, stage, judgement.judge(stage), tmpdir)
@@ -92,7 +96,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
             tmpdir=tmpdir,
             context_file=context_file,
             sdk=sdk_folder(),
-            gpus=(),
+            gpus=gpus.ids if gpus is not None else (),
             keep=kept[0].path if kept else None,
         )
         layout = layout_of(build, stage)
@@ -115,9 +119,26 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
             )
         )
     finally:
+        if gpus is not None:
+            gpus.release()
+        session.computes.close()
         local.close()
         remove(scratch)
         shutil.rmtree(tmpdir, ignore_errors=True)
+
+
+def _gpus(session: Session, stage: Stage, notice: Callable[[str], None]) -> GpuHold | None:
+    """Return the GPUs of this machine that a stage asks for, as long as the shell lasts; None where it does without."""
+    pool = session.computes.gpu_pool(stage.compute) if stage.resources.gpus else None
+    if pool is None:
+        return None
+    found = pool.acquire(stage.resources.gpus, stage.resources.gpu_memory_bytes)
+    if isinstance(found, str):
+        notice(f"no GPU is free now: `{stage.name}` asks for {found}; the shell sees none")
+        return None
+    for note in found.notes:
+        notice(note)
+    return found
 
 
 def _kept(pipe_dir: str, stage: Stage, verdict: Verdict, tmpdir: str) -> tuple[Mount, ...]:

@@ -328,6 +328,44 @@ def test_stages_side_by_side_and_mutex(repo, place, pipeline):
     assert [repo.read(f"o/{n}").strip() for n in (1, 2, 3)] == ["1", "2", "3"]
 
 
+def test_gpus_one_stage_at_a_time(repo, place, pipeline):
+    """Each stage sees the GPUs that it asked for, and no two of them the same one at the same time; others see none."""
+    if place.is_far:
+        pytest.skip("later")
+    elif os.path.exists("/dev/nvidiactl"):
+        pytest.skip("this machine's driver counts its GPUs")
+    place.toml = place.toml.replace("\n[environment", "\ngpus = 2\n[environment")
+    pipeline(
+        place,
+        """
+        [stage.s]
+        run = "cat /proc/uptime; echo ${{NVIDIA_VISIBLE_DEVICES:-$CUDA_VISIBLE_DEVICES}}; sleep 0.3; cat /proc/uptime; echo {matrix.n} > {outputs.o}"
+        matrix = { n = [1, 2, 3, 4] }
+        outputs = { o = "o/{matrix.n}" }
+        resources = { gpus = 1 }
+        [stage.both]
+        run = "echo $CUDA_VISIBLE_DEVICES > {outputs.o}"
+        outputs = { o = "both" }
+        resources = { gpus = 2 }
+        [stage.none]
+        run = "echo ${{NVIDIA_VISIBLE_DEVICES-unset}} =$CUDA_VISIBLE_DEVICES= > {outputs.o}"
+        outputs = { o = "none" }
+        """,
+    )
+    repo.pipe("build", "-j6", env={"CUDA_VISIBLE_DEVICES": "0,1"})
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for n in (1, 2, 3, 4):
+        began, gpu, ended = logs(repo, f"s@{n}").splitlines()
+        spans.setdefault(gpu, []).append((float(began.split()[0]), float(ended.split()[0])))
+    assert set(spans) <= {"0", "1"}
+    for each in spans.values():
+        assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(sorted(each)))
+    assert repo.read("both") == "0,1\n"
+    assert repo.read("none") == ("void ==\n" if place.is_far else "unset ==\n")
+    stages = {each["name"]: each for each in repo.pipe("show", "latest", "--json").json()["stages"]}
+    assert stages["both"]["gpus"] == ["0", "1"] and stages["both"]["gpu_s"] > 0 and stages["none"]["gpus"] == []
+
+
 def test_more_than_there_is(repo, place, pipeline):
     """Asking for more than the compute has ends with exit 2 before anything runs."""
     pipeline(
