@@ -10,7 +10,9 @@ from pipesmith.cli.wait_command import seconds_of
 from pipesmith.pipeline.units import size_text
 
 if TYPE_CHECKING:
-    from pipesmith.workspace.computes import GpuInfo
+    from collections.abc import Sequence
+
+    from pipesmith.workspace.computes import ComputeState, GpuInfo
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,13 +33,6 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
         refuse_inside_a_stage(f"pipe compute {arguments.action}")
     workspace = Workspace.open(".")
-    if arguments.action == "ls":
-        listed = calls.list_computes(workspace, arguments.names)
-        if out.json_mode:
-            out.json({"computes": listed})
-        else:
-            out.table([(e["name"], e["kind"], e["where"]) for e in listed], ("compute", "kind", "where"))
-        return 0
     if arguments.action == "up":
         states = calls.warm_up(workspace, arguments.names, out.note)
     elif arguments.action == "down":
@@ -48,27 +43,41 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         states = calls.compute_states(workspace, arguments.names)
     if out.json_mode:
         out.json({"computes": [state.as_json() for state in states]})
+        return _exit_code(arguments.action, states)
+    if arguments.action == "ls":
+        out.table(
+            [(each.name, each.kind, each.state, each.where) for each in states], ("compute", "kind", "state", "where")
+        )
     else:
-        rows = [
-            (
-                state.name,
-                state.kind,
-                state.state,
-                str(state.nodes),
-                f"{state.cpus.free:g}/{state.cpus.total:g}",
-                f"{size_text(int(state.memory.free))}/{size_text(int(state.memory.total))}",
-                f"{state.gpus.free:g}/{state.gpus.total:g}",
-                str(state.queue),
-            )
-            for state in states
-        ]
-        out.table(rows, ("compute", "kind", "state", "nodes", "cpus free", "memory free", "gpus free", "jobs"))
-        for device in dict.fromkeys(device for state in states for device in state.devices):
-            out.line(_gpu_text(device))
-        for state in states:
-            if state.error:
-                out.warn(state.error)
-    return 1 if arguments.action != "status" and any(state.state == "down" for state in states) else 0
+        _print_free(states, out)
+    for state in states:
+        if state.error:
+            out.warn(state.error)
+    return _exit_code(arguments.action, states)
+
+
+def _exit_code(action: str, states: Sequence[ComputeState]) -> int:
+    """Return 1 where what was asked for needs a compute that is down: not of a look at them."""
+    return 1 if action not in ("ls", "status") and any(state.state == "down" for state in states) else 0
+
+
+def _print_free(states: Sequence[ComputeState], out: Output) -> None:
+    rows = [
+        (
+            state.name,
+            state.kind,
+            state.state,
+            str(state.nodes),
+            f"{state.cpus.free:g}/{state.cpus.total:g}",
+            f"{size_text(int(state.memory.free))}/{size_text(int(state.memory.total))}",
+            f"{state.gpus.free:g}/{state.gpus.total:g}",
+            str(state.queue),
+        )
+        for state in states
+    ]
+    out.table(rows, ("compute", "kind", "state", "nodes", "cpus free", "memory free", "gpus free", "jobs"))
+    for device in dict.fromkeys(device for state in states for device in state.devices):
+        out.line(_gpu_text(device))
 
 
 def _gpu_text(gpu: GpuInfo) -> str:

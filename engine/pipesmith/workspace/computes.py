@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ __all__ = [
     "Share",
     "compute_states",
     "give_back",
-    "list_computes",
     "wait_for",
     "warm_up",
 ]
@@ -55,7 +54,7 @@ class Share:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeState:
     """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. memory: bytes. queue: jobs
-    that it has at work. devices: the GPUs of this machine."""
+    that it has at work. devices: the GPUs of this machine. where: it is, for people."""
 
     name: str
     kind: str
@@ -67,12 +66,14 @@ class ComputeState:
     queue: int = 0
     error: str | None = None
     devices: tuple[GpuInfo, ...] = ()
+    where: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `compute status --json` prints of it."""
+        """Return what `compute ls --json` and `compute status --json` print of it."""
         return {
             "name": self.name,
             "kind": self.kind,
+            "where": self.where,
             "state": self.state,
             "nodes": self.nodes,
             "cpus": self.cpus.as_json(),
@@ -351,16 +352,13 @@ def _named(session: Session, names: Sequence[str]) -> list[Compute]:
     return [computes[name] for name in (names or computes)]
 
 
-def list_computes(workspace: Workspace, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return name, kind and where it is of each compute (all without names). None is asked. Raises UserError."""
-    found = []
-    for compute in _named(workspace.session(), names):
-        hosts = compute.options.get("hosts") or ()
-        urls = [str(each.get("url")) if isinstance(each, Mapping) else str(each) for each in hosts]
-        where = compute.options.get("host") or ", ".join(urls) or compute.options.get("address")
-        default = {"local": "this machine", "docker": "the Docker daemon that `docker` uses here"}
-        found.append({"name": compute.name, "kind": compute.kind, "where": where or default.get(compute.kind, "")})
-    return found
+def _where(compute: Compute) -> str:
+    """Return where a compute is, for people."""
+    hosts = compute.options.get("hosts") or ()
+    urls = [str(each.get("url")) if isinstance(each, Mapping) else str(each) for each in hosts]
+    where = compute.options.get("host") or ", ".join(urls) or compute.options.get("address")
+    default = {"local": "this machine", "docker": "the Docker daemon that `docker` uses here"}
+    return str(where or default.get(compute.kind, ""))
 
 
 def compute_states(workspace: Workspace, names: Sequence[str] = ()) -> list[ComputeState]:
@@ -369,7 +367,7 @@ def compute_states(workspace: Workspace, names: Sequence[str] = ()) -> list[Comp
     Raises UserError for a name that is none."""
     session = workspace.session()
     try:
-        return [_state(session, compute) for compute in _named(session, names)]
+        return [replace(_state(session, compute), where=_where(compute)) for compute in _named(session, names)]
     finally:
         session.computes.close()
 

@@ -181,8 +181,13 @@ def test_compute_commands(repo, pipeline, docker_place):
     pipeline(
         docker_place, '[stage.a]\nrun = "echo begun; sleep 300"\noutputs = { o = "o" }\nresources = { cpus = 1 }\n'
     )
-    names = [each["name"] for each in repo.pipe("compute", "ls", "--json").json()["computes"]]
-    assert names == ["local", "where"]
+    listed = repo.pipe("compute", "ls", "--json").json()["computes"]
+    assert [(each["name"], each["kind"], each["state"]) for each in listed] == [
+        ("local", "local", "up"),
+        ("where", "docker", "up"),
+    ]
+    for each in listed:
+        assert {"nodes", "cpus", "memory", "gpus", "queue", "error"} <= set(each)
     (state,) = repo.pipe("compute", "up", "where", "--json").json()["computes"]
     assert state["state"] == "up" and state["nodes"] == 1 and state["cpus"]["total"] >= 1
     process = repo.start("build")
