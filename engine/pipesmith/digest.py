@@ -6,15 +6,16 @@ A folder's digest is the hash of its manifest (docs/formats/object-store.md). It
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from pipesmith.records import record
 
 __all__ = ["ALGORITHMS", "Digest", "Hasher", "new_hasher"]
 
 ALGORITHMS = ("blake3", "md5")
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Digest:
     """Hash of content.
 

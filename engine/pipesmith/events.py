@@ -7,8 +7,9 @@ raise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+from pipesmith.records import field, record
 
 __all__ = [
     "BuildFinished",
@@ -27,7 +28,7 @@ __all__ = [
 EVENTS_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BuildStarted:
     """total: stages looked at. to_run: those expected to run, with the seconds the last run of each took (None: never
     ran)."""
@@ -38,7 +39,7 @@ class BuildStarted:
     to_run: dict[str, float | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageWaiting:
     """for_: text such as `mutex db` or `pid 123 on host (pipe build)`."""
 
@@ -47,7 +48,7 @@ class StageWaiting:
     for_: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageStarted:
     time: float
     stage: str
@@ -55,7 +56,7 @@ class StageStarted:
     last_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageOutput:
     """stream: `stdout` or `stderr`. text: one line without its newline, secrets masked."""
 
@@ -65,7 +66,7 @@ class StageOutput:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageFinished:
     """result: a StageResult (pipesmith.workspace), as `--json` prints it."""
 
@@ -74,7 +75,7 @@ class StageFinished:
     result: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class EnvironmentStarted:
     """A cold environment: it is not where a stage needs it, and is made there. where: a compute, empty for this
     machine. text: what is done, such as `building an image of 3 packages on `python:3.11-slim``."""
@@ -85,7 +86,7 @@ class EnvironmentStarted:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class EnvironmentFinished:
     """how: `built`, `pulled`, `sent` (by another daemon that had it) or `failed`."""
 
@@ -96,7 +97,7 @@ class EnvironmentFinished:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Notice:
     """level: `info` or `warning`. text: one line. help: one line or None."""
 
@@ -107,7 +108,7 @@ class Notice:
     stage: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BuildFinished:
     time: float
     run: str

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.digest import Digest
@@ -16,6 +15,7 @@ from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.git.repository import Repository
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.pipeline.model import Pipeline, Stage
+from pipesmith.records import field, record
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.object_store import ObjectStore
 from pipesmith.store.state_db import StateDB
@@ -24,7 +24,7 @@ from pipesmith.verdict.reasons import Reason
 __all__ = ["BuildContext", "Choices", "Elsewhere", "Outcome", "StageEnvironment"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Choices:
     """The choices of one invocation. jobs: most stages at once. force: expanded names that run whatever is known. held:
     stages that are not tried again while their fingerprint has this key. deliver: `to` counts."""
@@ -39,7 +39,7 @@ class Choices:
     grace_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageEnvironment:
     """What a stage's interpreter is made of here. path: folders put before PATH. prefix: for VIRTUAL_ENV, None for
     none."""
@@ -48,7 +48,7 @@ class StageEnvironment:
     prefix: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Outcome:
     """How a stage ended. status: fresh, restored, ran, failed, skipped or cancelled. times: seconds since the epoch."""
 
@@ -82,7 +82,7 @@ class Outcome:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Elsewhere:
     """A place of its own. seen_at: where stages see the workspace: at the path it has for its users. data_root: where
     relative paths of datastores begin. spared: the user's work tree, into which nothing is delivered, None for none.
@@ -97,7 +97,7 @@ class Elsewhere:
     input_at: Callable[[str], str | None]
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class BuildContext:
     """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew.
     digest_now(path): of what lies at a workspace path at this moment.

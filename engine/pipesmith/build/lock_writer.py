@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 from pipesmith.lockfile import io
 from pipesmith.lockfile.model import DatasetPin, EnvironmentPin, Lockfile, StageLock
 from pipesmith.lockfile.reader import parse
+from pipesmith.records import replace
 
 __all__ = ["LockWriter"]
 

@@ -6,13 +6,13 @@ import json
 import posixpath
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.markers import canonical_marker
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Environment
+from pipesmith.records import record
 
 __all__ = [
     "DEFAULT_PYTHON",
@@ -36,7 +36,7 @@ _INCLUDED = re.compile(r"(?:(-r|--requirement)|(-c|--constraint))(?:\s*=\s*|\s+|
 _LOCAL = re.compile(r"(?:\.{0,2}/|file:|~)|\.(?:whl|zip|tar\.gz)$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Asked:
     """What uv is asked to resolve: requirements and constraints, each canonical, sorted, once."""
 

@@ -8,8 +8,9 @@ polled, no shared folder.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from pipesmith.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ FAR_HOME = f"{FAR_SIDE}/home"
 FAR_TMPDIR = f"{FAR_SIDE}/tmp"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Mount:
     """One thing a job is given. origin: absolute path of a file, folder or link here. path: where it appears, relative
     to the workspace. copy True: a private copy that the job may scribble on (source); False: read-only (inputs), unless
@@ -54,7 +55,7 @@ class Mount:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Side:
     """What a job on a far side has beside its workspace. origin: an absolute path here, which need not be there. place:
     where it appears there. back: what is there when the job has ended, whatever its end, replaces it."""
@@ -64,13 +65,13 @@ class Side:
     back: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class OutputSpec:
     name: str
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Layout:
     """What a sandbox holds. mounts: in order, later ones lie over earlier ones. folders: made empty, relative paths.
     outputs: what must be there after exit 0; their parent folders are made, they themselves are not.
@@ -85,7 +86,7 @@ class Layout:
     hidden: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Job:
     """argv: executed as it is, in `cwd` (relative to the workspace). env: the whole environment. scratch: an absolute
     folder of this attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside
@@ -115,7 +116,7 @@ class Job:
     sides: tuple[Side, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Usage:
     """wall_s, cpu_s: seconds. peak_bytes: largest resident size of one process."""
 
@@ -124,7 +125,7 @@ class Usage:
     peak_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class JobResult:
     """exit_code: 0-255, or None when ended by `signal`. root: absolute folder in which the outputs lie at their paths.
     problem: one line when the job could not be started or was ended from outside, else None. gpu: of GPUs that the
@@ -146,7 +147,7 @@ class JobResult:
         return self.exit_code == 0 and not (self.timed_out or self.cancelled or self.problem)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Capacity:
     """What a compute has. gpus: ids as CUDA_VISIBLE_DEVICES names them. memory_bytes: None where unknown. nodes: name
     to what each of several machines has of it, on one of which a job must fit."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pipesmith.errors import UserError
 from pipesmith.fingerprint.git_trees import tree_id, tree_row
@@ -14,6 +13,7 @@ from pipesmith.fingerprint.pipeignore import PipeIgnore
 from pipesmith.fingerprint.sources import Excluded
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.submodules import submodule_reader
+from pipesmith.records import record
 
 __all__ = ["CommitFiles", "Place"]
 
@@ -24,7 +24,7 @@ FILE_MODES = ("100644", "100755", "100664")
 _MOST_LINKS = 40
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Place:
     """What lies at a path. reader: of the repository whose object it is. mode: never a gitlink's, whose tree stands
     for it.

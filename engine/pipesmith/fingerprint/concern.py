@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
 from pipesmith.git.objects import ObjectReader, RawTree
+from pipesmith.records import record
 
 __all__ = ["Change", "Concern", "changes"]
 
@@ -20,7 +20,7 @@ _GITLINK = b"160000"
 _IGNORE = PIPEIGNORE.encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Change:
     """What differs at a path: (mode, id) before and now, None where nothing lies there."""
 

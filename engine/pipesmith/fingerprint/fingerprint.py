@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pipesmith.digest import new_hasher
+from pipesmith.records import record
 
 __all__ = ["FORMAT_VERSION", "Fingerprint", "Item", "fingerprint_of"]
 
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record(kw_only=False, order=True)
 class Item:
     """One thing that counts. kind: a `why` kind of the contract (`run`, `source`, `input`, `param`, `env`,
     `environment`, `hash-path`). item: which one. value: readable text, equal exactly when the thing is the same."""
@@ -23,7 +23,7 @@ class Item:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Fingerprint:
     """items: sorted. key: hex BLAKE3 of their canonical form, the same on every machine."""
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.digest import Digest
 from pipesmith.fingerprint.fingerprint import Item
 from pipesmith.pipeline.model import OriginKind, Stage, StageKind
 from pipesmith.pipeline.params import lookup
+from pipesmith.records import record
 
 __all__ = ["ABSENT", "InputPart", "input_parts", "run_item", "stage_items", "stage_text"]
 
 ABSENT = "absent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class InputPart:
     """One thing of an input with a digest of its own: the input itself, or one cell of a `stage:NAME@*.OUTPUT` folder.
 

@@ -6,15 +6,15 @@ surrogateescape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from pipesmith.digest import Digest
+from pipesmith.records import record
 
 __all__ = ["Found", "Lending", "Tree"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Found:
     """What lies at a path. digest: by content, of the bytes git stores where git holds it, else of its own bytes;
     None where nothing lies there or (at a commit) nothing is known. git: git's object id of the part git holds, None

@@ -5,13 +5,13 @@ Only a shortcut: a text of another shape than the emitter's, or one with a fault
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pipesmith.lockfile.chunks import Memory, Tables, tables_of
 from pipesmith.lockfile.escapes import ESCAPE, unescape_all
 from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import entry_of, parse
+from pipesmith.records import replace
 
 __all__ = ["LockHistory"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from pipesmith.records import record
 
 __all__ = ["Versions", "first_marker", "versions"]
 
@@ -11,7 +12,7 @@ _BEGIN = re.compile(r"^<{7,}(?: [^\n]*)?\r?$", re.MULTILINE)
 _LINE = re.compile(r"(<{7,}|\|{7,}|>{7,})(?: .*)?|(={7,})", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Versions:
     """The texts that a conflicted one was made of. base: None where the markers don't show it."""
 

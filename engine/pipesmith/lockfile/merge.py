@@ -7,7 +7,6 @@ merge may take a fingerprint from one side and the outputs from the other, which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pipesmith.errors import UserError
@@ -15,13 +14,14 @@ from pipesmith.lockfile.emitter import render
 from pipesmith.lockfile.markers import first_marker, versions
 from pipesmith.lockfile.model import DatasetPin, EnvironmentPin, Lockfile, StageLock
 from pipesmith.lockfile.reader import parse
+from pipesmith.records import record, replace
 
 __all__ = ["Merged", "merge", "merge_texts", "resolve_markers"]
 
 _Entry = TypeVar("_Entry", StageLock, EnvironmentPin, DatasetPin)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Merged:
     """dropped: stages that both sides changed, each in its own way. accepted: stages whose results the sides accepted
     for different fingerprints: the entry stays, no `accepted` in it.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.digest import Digest
+from pipesmith.records import field, record
 
 __all__ = [
     "LOCK_VERSION",
@@ -23,7 +23,7 @@ __all__ = [
 LOCK_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LockedDep:
     """An input as the last good build saw it.
 
@@ -39,7 +39,7 @@ class LockedDep:
     of: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class LockedOut:
     """An output as the last good build made it. cache False: left to git."""
 
@@ -49,7 +49,7 @@ class LockedOut:
     cache: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Accepted:
     """The locked result counts for this fingerprint too, because a person said so."""
 
@@ -58,7 +58,7 @@ class Accepted:
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageLock:
     """What the last good build of a stage saw and made.
 
@@ -80,7 +80,7 @@ class StageLock:
     accepted: Accepted | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class EnvironmentPin:
     """definition: digest of the table and the files it names.
 
@@ -93,7 +93,7 @@ class EnvironmentPin:
     image: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PinnedObject:
     """One object of a dataset."""
 
@@ -103,7 +103,7 @@ class PinnedObject:
     hash: str  # `ALGORITHM:HEX`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DatasetPin:
     """What a dataset held when it was pinned. definition: what the pin holds for."""
 
@@ -112,7 +112,7 @@ class DatasetPin:
     objects: tuple[PinnedObject, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Lockfile:
     """A whole pipe.lock, by name."""
 

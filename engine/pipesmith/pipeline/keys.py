@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from pipesmith.pipeline.units import parse_duration_s, parse_size_bytes
+from pipesmith.records import record
 
 __all__ = ["COMPUTE_KINDS", "KIND_KEYS", "TABLES", "TYPES", "Key", "found", "type_error"]
 
@@ -22,7 +22,7 @@ KIND_KEYS: Mapping[str, tuple[str, ...]] = {  # kind of compute: its keys
 COMPUTE_KINDS = tuple(KIND_KEYS)
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Key:
     """type: a key of TYPES. choices: the only values, where there are just a few."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pipesmith.errors import nearest
 from pipesmith.pipeline.declarations import NAME, known_datastore
@@ -14,11 +13,12 @@ from pipesmith.pipeline.makers import Makers
 from pipesmith.pipeline.model import Compute, Dataset, Datastore, Environment, Input, Origin, OriginKind, Output, Stage
 from pipesmith.pipeline.positions import Path
 from pipesmith.pipeline.stages import Draft, DraftInput
+from pipesmith.records import record
 
 __all__ = ["Tables", "link"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Tables:
     """What stages refer to, by name. lost: tables that no stage could be read of; naming them is no fault."""
 

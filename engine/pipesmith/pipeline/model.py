@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from pipesmith.records import field, record
 
 __all__ = [
     "CacheConfig",
@@ -62,7 +63,7 @@ class InputMode(Enum):
 _TABLES = ("csv", "tsv", "txt", "parquet", "pq", "json", "jsonl", "ndjson")  # as the SDK reads them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Origin:
     """kind STAGE: stage (expanded name) and output. CELLS: cells = {cell's value part of its name: expanded stage name}
     and output. DATASET: dataset. PATH: the path itself is Input.lies."""
@@ -74,7 +75,7 @@ class Origin:
     dataset: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Input:
     """path: where it appears in the sandbox. lies: the workspace path that it is, of kinds STAGE and PATH; the same
     unless the input's own `path` says otherwise. A CELLS input's entries are `path/CELL`, each the cell's output. An
@@ -88,7 +89,7 @@ class Input:
     lies: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Output:
     """cache False: left to git, never a link. temp: may be absent while locked. to: a URL or `DATASTORE:PREFIX` with
     placeholders (`{run.id}`, `{git.commit}`, `{git.branch}` still unfilled), or None."""
@@ -100,7 +101,7 @@ class Output:
     to: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Expectation:
     """A bound on a metric. key: `OUTPUT:dotted.name`. vs: a git revision to compare with, drop: how much lower is let
     pass."""
@@ -112,7 +113,7 @@ class Expectation:
     drop: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Plot:
     """A drawing of one output. x, y: columns."""
 
@@ -122,7 +123,7 @@ class Plot:
     title: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Resources:
     """cpus: a number or None (counts only as one slot of -j). memory_bytes and gpu_memory_bytes: bytes or None. gpus:
     whole GPUs."""
@@ -135,7 +136,7 @@ class Resources:
     raw: Mapping[str, Any] = field(default_factory=dict)  # as written, for `{resources.K}`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Transfer:
     """Data moved between datastores instead of a command: `from` and `to` as written."""
 
@@ -143,7 +144,7 @@ class Transfer:
     target: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Stage:
     """One stage, or one cell of a matrix.
 
@@ -186,7 +187,7 @@ class Stage:
     expect: tuple[Expectation, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Datastore:
     """Where data lives. credentials: a reference, never the secret."""
 
@@ -195,7 +196,7 @@ class Datastore:
     credentials: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Dataset:
     """sources: each `DATASTORE:GLOB`, a URL, a path, or `git+URL@REV:…`. query, bound, format, options: of SQL and
     tables. definition: canonical JSON of the table as written, which a pin holds for."""
@@ -217,7 +218,7 @@ class Dataset:
         return suffix.lower() if dot and name and suffix.lower() in _TABLES else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Environment:
     """python: `3.11`, `system`, or None. requirements: a workspace path. definition: canonical JSON of the table,
     `extends` resolved."""
@@ -239,7 +240,7 @@ class Environment:
         return (posixpath.dirname(self.dockerfile) or ".") if self.dockerfile else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Compute:
     """kind: `local`, `docker`, `slurm`, `ray` or an entry point's name. options: the rest of the table, checked by
     kind."""
@@ -251,7 +252,7 @@ class Compute:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CacheConfig:
     """The table [cache]."""
 
@@ -264,14 +265,14 @@ class CacheConfig:
     trust: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Snapshot:
     """The table [snapshot]."""
 
     max_file_bytes: int = 20_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Pipeline:
     """A whole, checked pipeline. stages: by expanded name, in the order of the file. groups: table name to its cells'
     names (itself alone without a matrix). params: merged defaults, params files and overrides, nested. targets:

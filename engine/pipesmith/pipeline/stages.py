@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.pipeline.faults import Faults
@@ -16,6 +15,7 @@ from pipesmith.pipeline.parts import read_env, read_expect, read_metrics, read_p
 from pipesmith.pipeline.positions import Path
 from pipesmith.pipeline.texts import Texts
 from pipesmith.pipeline.units import parse_duration_s
+from pipesmith.records import field, record
 
 __all__ = ["Draft", "DraftInput", "read_stages"]
 
@@ -24,7 +24,7 @@ _PORT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # of an input or output:
 _NO_OUTPUT = ("pipeline.toml", "pipe.lock", ".git", ".gitignore", ".gitattributes", ".gitmodules", ".pipeignore")
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class DraftInput:
     """An input as written: where it comes from is not looked up yet."""
 
@@ -34,7 +34,7 @@ class DraftInput:
     where: Path
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Draft:
     """A stage (or cell) before its references are followed. broken: names of outputs that have a fault of their own."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.digest import Digest, new_hasher
 from pipesmith.lockfile.model import LockedOut
+from pipesmith.records import field, record
 from pipesmith.store.disk import disk_failure, names, write_whole
 
 __all__ = ["ActionCache", "ActionResult"]
@@ -17,7 +17,7 @@ __all__ = ["ActionCache", "ActionResult"]
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ActionResult:
     """What a stage of this fingerprint made.
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pipesmith.digest import Digest, new_hasher
 from pipesmith.errors import StageError, UserError
+from pipesmith.records import record
 
 __all__ = ["HEADER", "Entry", "Manifest", "digest_of", "link_digest", "parse", "render"]
 
 HEADER = '["pipesmith-folder",1]'
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Entry:
     """kind: `f` file, `l` link, `d` empty folder. path: relative, `/`-separated.
 

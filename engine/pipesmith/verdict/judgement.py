@@ -6,7 +6,6 @@ One code for the work tree and for a commit: it takes a Tree and cannot tell whi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 
 from pipesmith.digest import Digest
 from pipesmith.errors import UserError, nearest
@@ -16,6 +15,7 @@ from pipesmith.fingerprint.tree import Found, Tree
 from pipesmith.lockfile.model import LockedDep, LockedOut, Lockfile
 from pipesmith.pipeline.model import Pipeline, Stage
 from pipesmith.pipeline.params import lookup
+from pipesmith.records import record, replace
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.rebuilder import Question, judge
@@ -24,7 +24,7 @@ from pipesmith.verdict.verdict import Result, Seen, State, Verdict
 __all__ = ["Judgement", "Outside"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Outside:
     """What a judgement asks of rooms that it does not know.
 

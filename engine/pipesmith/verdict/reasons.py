@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pipesmith.records import record
 
 __all__ = ["REASON_KINDS", "Reason"]
 
@@ -23,7 +23,7 @@ REASON_KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Reason:
     """One cause. kind: of REASON_KINDS. item: which param, input, path … old, new: short texts, None where there is
     none."""

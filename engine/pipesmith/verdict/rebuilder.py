@@ -4,13 +4,13 @@ action cache's."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from pipesmith.digest import Digest
 from pipesmith.fingerprint.fingerprint import Fingerprint
 from pipesmith.lockfile.model import LockedOut, StageLock
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import record
 from pipesmith.verdict.differences import differences, locked_items
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import Result, Seen, State, Verdict
@@ -37,7 +37,7 @@ class ActionCache(Protocol):
     def lookup(self, key: str) -> Sequence[KnownResult]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Question:
     """How strictly to judge. output: digest of what lies in the workspace. at_hand: are all these outputs in the object
     store.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 
 from pipesmith.digest import Digest
 from pipesmith.fingerprint.fingerprint import Fingerprint
 from pipesmith.lockfile.model import LockedDep, LockedOut
+from pipesmith.records import field, record
 from pipesmith.verdict.reasons import Reason
 
 __all__ = ["Result", "Seen", "State", "Verdict"]
@@ -23,7 +23,7 @@ class State(Enum):
     PENDING = "pending"  # something before it is stale, so it can't be known yet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Result:
     """A known result of a fingerprint. locked: it is the lockfile's own. instead: the lockfile's own could not be had.
     origin: for people, who made it where. seconds: how long making it took."""
@@ -36,7 +36,7 @@ class Result:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Seen:
     """What a stage was seen to be made of when it was judged: goes into the lockfile when the result is taken."""
 
@@ -47,7 +47,7 @@ class Seen:
     environment: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Verdict:
     """reasons: empty exactly when fresh. result: what a fresh or restorable stage has or gets. absent: names of outputs
     that are locked but not in the workspace and need not be (temporary, or `--allow-missing`). notes: `frozen`,

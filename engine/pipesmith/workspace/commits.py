@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +23,7 @@ from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.graph import order
 from pipesmith.pipeline.model import Environment, OriginKind, Pipeline, Stage
 from pipesmith.pipeline.params import lookup
+from pipesmith.records import field, record
 from pipesmith.verdict.judgement import Judgement, Outside
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.rebuilder import Question
@@ -47,7 +47,7 @@ class NoPipeline(UserError):
     """A commit has no pipeline.toml in the workspace's folder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Judged:
     """A commit. verdicts: in topological order; where two commits have the same, they are the same objects. file: what
     its pipeline.toml is called."""
@@ -58,7 +58,7 @@ class Judged:
     verdicts: dict[str, Verdict]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Looked:
     """A commit that nothing was judged of yet. metric_at(revision, stage, key): a locked metric elsewhere."""
 
@@ -68,7 +68,7 @@ class Looked:
     metric_at: Callable[[str, str, str], float | None]
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class _Seen:
     """The commit that was judged last. top: tree id of the workspace's folder. readers: stage to those that read what
     it makes."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pipesmith.build.lock_writer import LockWriter
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import LockedDep
+from pipesmith.records import replace
 from pipesmith.workspace.session import Session
 
 __all__ = ["LockKeeper"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import marshal
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from pipesmith import __version__, pipeline
 from pipesmith.pipeline.frozen import SHAPE, freeze, thaw
+from pipesmith.records import replace
 
 if TYPE_CHECKING:
     from pipesmith.pipeline.model import Pipeline

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.errors import Finding, PipeError
 from pipesmith.lockfile.model import LockedOut
+from pipesmith.records import field, record
 from pipesmith.verdict.reasons import Reason
 
 __all__ = ["BuildResult", "StageResult", "StageState", "StatusResult", "error_json", "output_json"]
@@ -23,7 +23,7 @@ def output_json(out: LockedOut) -> dict[str, Any]:
     return {"name": out.name, "path": out.path, "hash": out.digest.text, "size": out.digest.size}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageResult:
     """How a stage of a build ended. seconds: wall time. error, help: of a failed one."""
 
@@ -56,7 +56,7 @@ class StageResult:
         return document
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BuildResult:
     """What a build did. run: its id, None when nothing was to do. status: succeeded, failed, cancelled, up-to-date, or
     planned for a dry run. stages: in the order they ended. revision: the commit that was built in a place of its own.
@@ -84,7 +84,7 @@ class BuildResult:
         return {"run": self.run, "status": self.status, "stages": [stage.as_json() for stage in self.stages]}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageState:
     """What a stage is before a build. broken: expectations that its locked metrics do not meet. problems: why it can't
     run at all."""
@@ -111,7 +111,7 @@ class StageState:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StatusResult:
     """revision: the commit id that was judged, None for the work tree. Of a commit of a range also short (its id as git
     shortens it), subject, and error: why it can't be judged, None where it can."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.lockfile.model import LockedOut, Lockfile
 from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.model import Pipeline
+from pipesmith.records import replace
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.object_store import ObjectStore
 from pipesmith.verdict.judgement import Judgement, Outside
