@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import Any
 
 from pipesmith.errors import PipeError
@@ -14,6 +15,8 @@ from pipesmith.errors import PipeError
 __all__ = ["Output", "printable", "reason_text", "seconds_text", "short"]
 
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "dim": "2", "bold": "1"}
+
+_SOON = 0.1  # seconds that a line may wait for others
 
 
 class Output:
@@ -43,6 +46,22 @@ class Output:
         else:
             self.printed.append(f"{printable(text)}\n")
             print(printable(text), flush=True)
+
+    def lines(self, texts: Iterable[str]) -> None:
+        """Print many lines for people, as they come, some at once."""
+        waiting: list[str] = []
+        began = monotonic()
+        for text in texts:
+            waiting.append(text)
+            if monotonic() - began > _SOON:
+                self._together(waiting)
+                began = monotonic()
+        self._together(waiting)
+
+    def _together(self, waiting: list[str]) -> None:
+        if waiting:
+            self.line("\n".join(waiting))
+            waiting.clear()
 
     def note(self, text: str) -> None:
         """Print a line that is not the answer."""

@@ -12,7 +12,6 @@ from pipesmith.cli.output import Output, reason_text
 __all__ = ["add_arguments", "run", "show_states"]
 
 _COLORS = {"fresh": "green", "restorable": "cyan", "stale": "yellow", "pending": "yellow"}
-_MOST_NAMED = 3
 _EPILOG = """
 With `--rev` nothing but git's objects is asked: a stage is `fresh` where the lockfile of that commit has its
 fingerprint, its outputs at hand or not, else `stale` or `pending`. See [at a revision](../concepts.md#at-a-revision).
@@ -56,21 +55,39 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
 
 
 def _range(arguments: argparse.Namespace, out: Output, workspace: Any) -> int:
-    from pipesmith.workspace.ranges import status_of_range
+    from pipesmith.workspace.ranges import status_of_range, summaries_of_range
 
-    results: Iterable[Any] = status_of_range(workspace, arguments.stages, arguments.rev)
-    if arguments.stages:
-        results = list(results)  # a name that no commit has is told before anything is printed
+    results: Iterable[Any]
+    if arguments.stages or out.json_mode:
+        results = status_of_range(workspace, arguments.stages, arguments.rev)
+        if arguments.stages:
+            results = list(results)  # a name that no commit has is told before anything is printed
+        if not out.json_mode:
+            results = map(_in_short, results)
+    else:
+        results = summaries_of_range(workspace, arguments.rev)
     seen = _Seen(results)
     if out.json_mode:
         _print_json(seen, out)
     else:
         lines = _Lines(out)
-        for result in seen:
-            out.line(lines.of(result))
+        out.lines(lines.of(each) for each in seen)
         if not seen.any:
             out.line("no commits")
     return 1 if seen.failed or (arguments.check and seen.stale) else 0
+
+
+def _in_short(result: Any) -> Any:
+    from pipesmith.workspace.ranges import CommitSummary
+    from pipesmith.workspace.summaries import summary_of
+
+    return CommitSummary(
+        revision=result.revision,
+        short=result.short,
+        subject=result.subject,
+        summary=summary_of(result.stages) if result.error is None else None,
+        error=result.error,
+    )
 
 
 class _Seen:
@@ -81,15 +98,10 @@ class _Seen:
         self.any = self.stale = self.failed = False
 
     def __iter__(self) -> Iterator[Any]:
-        last = None
         for result in self._results:
             self.any = True
-            if result.error is not None:
-                self.stale = True
-                self.failed = self.failed or result.error.exit_code == 1
-            elif result.stages is not last:
-                last = result.stages
-                self.stale = self.stale or not result.fresh
+            self.stale = self.stale or not result.fresh
+            self.failed = self.failed or (result.error is not None and result.error.exit_code == 1)
             yield result
 
 
@@ -105,31 +117,23 @@ class _Lines:
         if result.error is not None:
             said = self._out.style(f"error: {_fault(result.error)}", "red")
         else:
-            if result.stages is not self._last:
-                self._last, self._said = result.stages, self._summary(result)
+            if result.summary is not self._last:
+                self._last, self._said = result.summary, self._words(result.summary)
             said = self._said
         return f"{self._out.style(result.short, 'bold')} {said}  {result.subject}".rstrip()
 
-    def _summary(self, result: Any) -> str:
-        stale, broken, pending = list[str](), list[str](), 0
-        for stage in result.stages:
-            if stage.broken:
-                broken += stage.broken
-            if stage.state == "pending":
-                pending += 1
-            elif stage.state == "stale":
-                stale.append(f"{stage.name} ({_cause(stage)})" if len(stale) < _MOST_NAMED else "")
-        parts = stale[:_MOST_NAMED]
-        if len(stale) > _MOST_NAMED:
-            parts.append(f"{len(stale) - _MOST_NAMED} more")
-        if pending:
-            parts.append(f"{pending} pending")
+    def _words(self, summary: Any) -> str:
+        parts = [f"{each.stage} ({_cause(each)})" for each in summary.named]
+        if summary.stale > len(parts):
+            parts.append(f"{summary.stale - len(parts)} more")
+        if summary.pending:
+            parts.append(f"{summary.pending} pending")
         said = [f"stale: {', '.join(parts)}"] if parts else []
-        if broken:
-            said.append(f"broken: {', '.join(broken)}")
+        if summary.broken:
+            said.append(f"broken: {', '.join(summary.broken)}")
         if said:
             return self._out.style("; ".join(said), "yellow")
-        return self._out.style("fresh", "green") if result.stages else "no stages"
+        return self._out.style("fresh", "green") if summary.count else "no stages"
 
 
 def _fault(error: Any) -> str:
@@ -140,13 +144,10 @@ def _fault(error: Any) -> str:
     return ": ".join(filter(None, parts)) + (f" (and {len(more)} more)" if more else "")
 
 
-def _cause(stage: Any) -> str:
+def _cause(cause: Any) -> str:
     """Return why a stage is stale, in a word or two."""
-    if not stage.why:
-        return stage.problems[0].text if stage.problems else "stale"
-    first = stage.why[0]
-    words = {"new": "never built", "run": "command"}.get(first.kind, f"{first.kind} {first.item}".strip())
-    return f"{words}, …" if len(stage.why) > 1 else words
+    words = {"new": "never built", "run": "command"}.get(cause.kind, f"{cause.kind} {cause.item}".strip())
+    return f"{words}, …" if cause.more else words
 
 
 def _print_json(results: Iterable[Any], out: Output) -> None:

@@ -50,6 +50,10 @@ class Revision:
         """The id of the tree that all this is about: the workspace's folder."""
         return self._files.top
 
+    @property
+    def has_submodules(self) -> bool:
+        return bool(self._files.summary(self._reader, self.top)[1])
+
     def has_rules(self, tree: str, path: str) -> bool:
         """Return whether `.pipeignore` files or submodules lie in a tree. path: where it lies, for messages."""
         return any(self._files.summary(self._reader, tree, path))

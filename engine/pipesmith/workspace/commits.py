@@ -23,7 +23,7 @@ from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.graph import order
 from pipesmith.pipeline.model import Environment, OriginKind, Pipeline, Stage
 from pipesmith.pipeline.params import lookup
-from pipesmith.records import field, record
+from pipesmith.records import field, record, replace
 from pipesmith.verdict.judgement import Judgement, Outside
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.rebuilder import Question
@@ -50,12 +50,13 @@ class NoPipeline(UserError):
 @record
 class Judged:
     """A commit. verdicts: in topological order; where two commits have the same, they are the same objects. file: what
-    its pipeline.toml is called."""
+    its pipeline.toml is called. by_tree_alone: whether nothing but the commit's tree was asked."""
 
     commit: str
     file: str
     pipeline: Pipeline
     verdicts: dict[str, Verdict]
+    by_tree_alone: bool
 
 
 @record
@@ -71,7 +72,7 @@ class Looked:
 @record(frozen=False)
 class _Seen:
     """The commit that was judged last. top: tree id of the workspace's folder. readers: stage to those that read what
-    it makes."""
+    it makes. looks_back: whether a stage is compared with another revision."""
 
     top: str
     rules: PipeIgnore | None
@@ -79,6 +80,7 @@ class _Seen:
     excluded: frozenset[str]
     order: tuple[str, ...]
     readers: dict[str, list[str]]
+    looks_back: bool
     lockfile: Lockfile
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
@@ -123,13 +125,19 @@ class Commits:
         file = self._shown(commit, "pipeline.toml")
         known = self._done.get(tree.top)
         if known is not None:
-            return Judged(commit=commit, file=file, pipeline=known.pipeline, verdicts=known.verdicts)
+            return replace(known, commit=commit, file=file)
         before, self._seen = self._seen, None  # what is half done is no ground to go on from
         if before is None:
             self._concern = Concern()
             self._changes.clear()
         self._seen = _Step(self, tree, commit, before).take()
-        judged = Judged(commit=commit, file=file, pipeline=self._seen.pipeline, verdicts=self._seen.verdicts)
+        judged = Judged(
+            commit=commit,
+            file=file,
+            pipeline=self._seen.pipeline,
+            verdicts=self._seen.verdicts,
+            by_tree_alone=not (self._seen.looks_back or tree.has_submodules),
+        )
         if len(self._done) >= _MOST_DONE:
             self._done.pop(next(iter(self._done)))
         self._done[tree.top] = judged
@@ -350,8 +358,10 @@ class _Step:
         self.touched -= {_PIPELINE, _LOCK}
         if before is not None and pipeline is before.pipeline:
             excluded, ordered, readers = before.excluded, before.order, before.readers
+            looks_back = before.looks_back
         else:
             excluded, ordered, readers = pipeline.output_paths, order(pipeline), _readers(pipeline)
+            looks_back = any(each.vs for stage in pipeline.stages.values() for each in stage.expect)
         return _Seen(
             top=self.tree.top,
             rules=rules,
@@ -359,6 +369,7 @@ class _Step:
             excluded=excluded,
             order=ordered,
             readers=readers,
+            looks_back=looks_back,
             lockfile=lockfile,
         )
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 
-from pipesmith import __version__
 from pipesmith.errors import PipeError
 from pipesmith.fingerprint.tree_memory import TreeMemory
 from pipesmith.git.objects import ObjectReader
 from pipesmith.git.repository import Repository
 from pipesmith.store.state_db import StateDB
+from pipesmith.workspace.program import program_sign
 from pipesmith.workspace.pushed import Tip, commits_of, folders_of, repository_of_hook
 
 TYPE_CHECKING = False
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from pipesmith.workspace.results import StageState
 
 __all__ = ["Judged", "judge_push"]
-
-# The rooms that have a say.
-_JUDGING = ("build", "environments", "fingerprint", "git", "lockfile", "pipeline", "verdict", "workspace")
 
 
 class Judged:
@@ -95,7 +92,7 @@ class _Gate:
         self.reader = ObjectReader(repo)
         self._repo = repo
         self._state = _state_of(repo)
-        self._sign = _program()
+        self._sign = program_sign()
         self._memory = self.reader.memo = TreeMemory(self._state, self._sign)
 
     def judge(self, commit: str, refs: Sequence[str], *, anew: bool) -> list[Judged]:
@@ -138,18 +135,3 @@ def _state_of(repo: Repository) -> StateDB:
     """Return the clone's state database. Where nothing was ever built, none is made for a push."""
     path = os.path.join(repo.common_dir, "pipe", "state.db")
     return StateDB(path if os.path.exists(path) else os.devnull + "/none")
-
-
-def _program() -> bytes:
-    """Return what changes when the code that judges does: a version may stand for many states of a developer's."""
-    from hashlib import blake2b
-
-    top = os.path.dirname(os.path.dirname(__file__))
-    found = [__version__]
-    for room in _JUDGING:
-        with os.scandir(os.path.join(top, room)) as entries:
-            for entry in entries:
-                if entry.name.endswith(".py"):
-                    info = entry.stat()
-                    found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
-    return blake2b("\0".join(sorted(found)).encode("utf-8", "surrogateescape"), digest_size=16).digest()

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pipesmith.errors import EnvironmentFailure, UserError
-from pipesmith.workspace.commits import Commits, NoPipeline
-from pipesmith.workspace.results import StageState, StatusResult
-from pipesmith.workspace.selecting import select_stages
-from pipesmith.workspace.states import state_of
+from pipesmith.errors import EnvironmentFailure, PipeError, UserError
+from pipesmith.records import record
+from pipesmith.workspace.summaries import Summary, SummaryMemory, summary_of
 
 if TYPE_CHECKING:
+    from pipesmith.git.repository import Repository
     from pipesmith.verdict.verdict import Verdict
     from pipesmith.workspace.commits import Judged
+    from pipesmith.workspace.results import StageState, StatusResult
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["status_of_range"]
+__all__ = ["CommitSummary", "status_of_range", "summaries_of_range"]
 
 _AHEAD = 100  # commits whose objects are read at once
+_PLAIN = re.compile(r"(?!-)[\w./@~+-]+")  # what git reads alike by itself and in a range
+
+
+@record
+class CommitSummary:
+    """A commit of a range in short. short: its id as git shortens it. error: why it can't be judged, None where it
+    can."""
+
+    revision: str
+    short: str
+    subject: str
+    summary: Summary | None = None
+    error: PipeError | None = None
+
+    @property
+    def fresh(self) -> bool:
+        return self.error is None and (self.summary is None or self.summary.fresh)
 
 
 def status_of_range(workspace: Workspace, names: Sequence[str], revisions: str) -> Iterator[StatusResult]:
@@ -33,7 +51,13 @@ def status_of_range(workspace: Workspace, names: Sequence[str], revisions: str) 
     shallow clone does not hold the range.
     """
     listed = _listed(workspace, revisions)
-    return _judged(workspace, names, listed)
+    return _told(workspace, names, listed)
+
+
+def summaries_of_range(workspace: Workspace, revisions: str) -> Iterator[CommitSummary]:
+    """Yield in short what `status_of_range` yields, remembering it for later calls. Raises what that raises."""
+    listed = _listed(workspace, revisions)
+    return _in_short(workspace, listed)
 
 
 class _Commit:
@@ -53,8 +77,7 @@ def _listed(workspace: Workspace, revisions: str) -> list[_Commit]:
         raise UserError(f"`{revisions}` is not a range of commits", "write `A..B`: what is in B and not in A")
     if ".." in end:
         raise UserError(f"`{revisions}` is not a range of commits", "write `A..B`, with one `..`")
-    first, last = repo.resolve(start or "HEAD"), repo.resolve(end or "HEAD")
-    told = repo.run("rev-list", "--reverse", "--topo-order", "--format=%T %h %s", f"{first}..{last}", "--")
+    told = _rev_list(repo, start or "HEAD", end or "HEAD")
     lines = os.fsdecode(told).split("\n")
     found = []
     for head, line in zip(lines[0::2], lines[1::2], strict=False):
@@ -69,26 +92,83 @@ def _listed(workspace: Workspace, revisions: str) -> list[_Commit]:
     return found
 
 
-def _judged(workspace: Workspace, names: Sequence[str], listed: Sequence[_Commit]) -> Iterator[StatusResult]:
-    commits = Commits(workspace)
+def _rev_list(repo: Repository, start: str, end: str) -> bytes:
+    words = ("rev-list", "--reverse", "--topo-order", "--format=%T %h %s", "--end-of-options")
+    if _PLAIN.fullmatch(start) and _PLAIN.fullmatch(end):
+        done = repo.process(*words, f"{start}..{end}", "--")
+        if done.returncode == 0:
+            return done.stdout
+    return repo.run(*words, f"{repo.resolve(start)}..{repo.resolve(end)}", "--")
+
+
+def _told(workspace: Workspace, names: Sequence[str], listed: Sequence[_Commit]) -> Iterator[StatusResult]:
+    from pipesmith.workspace.results import StatusResult
+
     states = _States(names)
+    for each, judged, error in _judged(workspace, listed):
+        found = states.of(judged) if judged is not None else ()
+        yield StatusResult(stages=found, revision=each.commit, short=each.short, subject=each.subject, error=error)
+    states.check()
+
+
+def _in_short(workspace: Workspace, listed: Sequence[_Commit]) -> Iterator[CommitSummary]:
+    memory = SummaryMemory(workspace)
+    known = memory.find(each.tree for each in listed)
+    unknown = [each for each in listed if each.tree not in known]
+    coming = _judged(workspace, unknown)
+    judged = next(coming, None)
+    states = _States(())
+    last: tuple[StageState, ...] | None = None
+    summary: Summary | None = None
+    try:
+        for each in listed:
+            if each.tree in known:
+                found = known[each.tree]
+                if found is not None:
+                    yield CommitSummary(revision=each.commit, short=each.short, subject=each.subject, summary=found)
+            elif judged is not None and judged[0] is each:
+                _each, verdicts, error = judged
+                if verdicts is not None:
+                    stages = states.of(verdicts)
+                    if stages is not last:
+                        last, summary = stages, summary_of(stages)
+                    if verdicts.by_tree_alone:
+                        memory.put(each.tree, summary)
+                told = summary if verdicts is not None else None
+                yield CommitSummary(
+                    revision=each.commit, short=each.short, subject=each.subject, summary=told, error=error
+                )
+                judged = next(coming, None)
+            else:
+                memory.put(each.tree, None)
+    finally:
+        coming.close()
+        memory.flush()
+
+
+def _judged(
+    workspace: Workspace, listed: Sequence[_Commit]
+) -> Generator[tuple[_Commit, Judged | None, PipeError | None]]:
+    """Yield commits that have a pipeline.toml, judged or with why they can't be."""
+    if not listed:
+        return
+    from pipesmith.workspace.commits import Commits, NoPipeline
+
+    commits = Commits(workspace)
     waiting = iter(listed)
     try:
         while ahead := list(islice(waiting, _AHEAD)):
             commits.read_ahead([(each.commit, each.tree) for each in ahead])
             for each in ahead:
-                found: tuple[StageState, ...] = ()
-                error = None
                 try:
-                    found = states.of(commits.judge(each.commit))
+                    judged = commits.judge(each.commit)
                 except NoPipeline:
                     continue
                 except (UserError, EnvironmentFailure) as failure:
-                    error = failure
-                yield StatusResult(
-                    stages=found, revision=each.commit, short=each.short, subject=each.subject, error=error
-                )
-        states.check()
+                    yield each, None, failure
+                else:
+                    yield each, judged, None
+        commits.flush()
     finally:
         commits.close()
 
@@ -97,6 +177,9 @@ class _States:
     """What is told of verdicts, made once for each. names: all of interest; empty: every stage."""
 
     def __init__(self, names: Sequence[str]) -> None:
+        from pipesmith.workspace.states import state_of
+
+        self._state_of = state_of
         self._names = names
         self._unknown: dict[str, UserError] = {}
         self._known: set[str] = set()
@@ -115,13 +198,15 @@ class _States:
                 self._problems = True
             elif self._verdicts.get(name) is verdict:
                 continue
-            self._states[name] = state_of(verdict, judged.file)
+            self._states[name] = self._state_of(verdict, judged.file)
         self._verdicts = verdicts
         wanted = self._wanted(judged) if self._names else verdicts
         self._last = (judged, tuple(map(self._states.__getitem__, wanted)))
         return self._last[1]
 
     def _wanted(self, judged: Judged) -> list[str]:
+        from pipesmith.workspace.selecting import select_stages
+
         found: set[str] = set()
         for name in self._names:
             try:
