@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -82,12 +81,16 @@ class Output:
 
     def json(self, document: Any) -> None:
         """Print the answer for programs."""
+        import json
+
         text = json.dumps(document, indent=2, default=str)
         self.printed.append(f"{text}\n")
         print(text, flush=True)
 
     def json_line(self, document: Any) -> None:
         """Print one of many answers for programs, a line each."""
+        import json
+
         print(json.dumps(document, default=str), flush=True)
 
     def raw(self, text: str) -> None:

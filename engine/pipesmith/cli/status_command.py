@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -168,13 +167,15 @@ def _print_json(results: Iterable[Any], out: Output) -> None:
                 words.append(known[1])
             inner = "[\n        {}\n      ]".format(",\n        ".join(words)) if words else "[]"
         error = f',\n      "error": {_indented(result.as_json()["error"], 6)}' if result.error is not None else ""
-        head = f'\n    {{\n      "revision": {json.dumps(result.revision)},\n      "stages": '
+        head = f'\n    {{\n      "revision": "{result.revision}",\n      "stages": '
         out.raw(f"{comma}{head}{inner}{error}\n    }}")
         comma = ","
     out.raw("\n  ]\n}\n" if comma else "]\n}\n")
 
 
 def _indented(value: Any, spaces: int) -> str:
+    import json
+
     return json.dumps(value, indent=2, default=str).replace("\n", "\n" + " " * spaces)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from _blake2 import blake2b
 from collections.abc import Callable
-from hashlib import blake2b
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.markers import canonical_marker

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from _blake2 import blake2b
 from collections.abc import Iterable
-from hashlib import blake2b
 
 from pipesmith.git.deciding import filter_programs
 from pipesmith.git.repository import Repository

@@ -11,8 +11,8 @@ import os
 import stat
 import threading
 import time
+from _blake2 import blake2b
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 from pipesmith.digest import Digest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import marshal
-from hashlib import blake2b
+from _blake2 import blake2b
 from typing import Any
 
 from pipesmith.store.state_db import StateDB

@@ -6,8 +6,8 @@ Only a shortcut: a text of another shape than the emitter's, or one with a fault
 from __future__ import annotations
 
 import marshal
+from _blake2 import blake2b
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Protocol
 
 from pipesmith.lockfile.emitter import HEADER

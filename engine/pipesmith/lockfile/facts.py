@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from _blake2 import blake2b
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from typing import Any
 
 from pipesmith.digest import Digest

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import struct
 import sys
 import time
+from _blake2 import blake2b
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from hashlib import blake2b
 
 from pipesmith.store.modes import make_folders, share
 
@@ -84,6 +83,8 @@ class LockTable:
             return None
         if shared:
             return Hold(fd, None)
+        import json
+
         note = self._note(name)
         try:
             with open(note, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -125,6 +126,8 @@ class LockTable:
 
     def holder(self, name: str) -> str | None:
         """Return who holds a name, for people, None where that is not known."""
+        import json
+
         try:
             with open(self._note(name), encoding="utf-8") as file:
                 held = json.load(file)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+from _blake2 import blake2b
 from collections.abc import Collection
-from hashlib import blake2b
 
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.ignore import ignored

@@ -14,7 +14,7 @@ _JUDGING = ("build", "environments", "fingerprint", "git", "lockfile", "pipeline
 
 def program_sign() -> bytes:
     """Return what changes when the code that judges does: a version may stand for many states of a developer's."""
-    from hashlib import blake2b
+    from _blake2 import blake2b
 
     top = os.path.dirname(os.path.dirname(__file__))
     found = [__version__]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,8 @@ def _told(workspace: Workspace, names: Sequence[str], listed: Sequence[_Commit])
 
     states = _States(names)
     for each, judged, error in _judged(workspace, listed):
+        if judged is None and error is None:
+            continue
         found = states.of(judged) if judged is not None else ()
         yield StatusResult(stages=found, revision=each.commit, short=each.short, subject=each.subject, error=error)
     states.check()
@@ -115,43 +117,42 @@ def _in_short(workspace: Workspace, listed: Sequence[_Commit]) -> Iterator[Commi
     memory = SummaryMemory(workspace)
     known = memory.find(each.tree for each in listed)
     unknown = [each for each in listed if each.tree not in known]
-    coming = _judged(workspace, unknown)
+    coming = _summarized(workspace, unknown, memory) if unknown else iter(())
     judged = next(coming, None)
+    try:
+        for each in listed:
+            if judged is not None and judged.revision == each.commit:
+                yield judged
+                judged = next(coming, None)
+            elif (summary := known.get(each.tree)) is not None:
+                yield CommitSummary(revision=each.commit, short=each.short, subject=each.subject, summary=summary)
+    finally:
+        memory.flush()
+
+
+def _summarized(workspace: Workspace, listed: Sequence[_Commit], memory: SummaryMemory) -> Iterator[CommitSummary]:
+    """Yield commits that have a pipeline.toml, and remember those and the others."""
     states = _States(())
     last: tuple[StageState, ...] | None = None
     summary: Summary | None = None
-    try:
-        for each in listed:
-            if each.tree in known:
-                found = known[each.tree]
-                if found is not None:
-                    yield CommitSummary(revision=each.commit, short=each.short, subject=each.subject, summary=found)
-            elif judged is not None and judged[0] is each:
-                _each, verdicts, error = judged
-                if verdicts is not None:
-                    stages = states.of(verdicts)
-                    if stages is not last:
-                        last, summary = stages, summary_of(stages)
-                    if verdicts.by_tree_alone:
-                        memory.put(each.tree, summary)
-                told = summary if verdicts is not None else None
-                yield CommitSummary(
-                    revision=each.commit, short=each.short, subject=each.subject, summary=told, error=error
-                )
-                judged = next(coming, None)
-            else:
-                memory.put(each.tree, None)
-    finally:
-        coming.close()
-        memory.flush()
+    for each, judged, error in _judged(workspace, listed):
+        if judged is not None:
+            stages = states.of(judged)
+            if stages is not last:
+                last, summary = stages, summary_of(stages)
+            if judged.by_tree_alone:
+                memory.put(each.tree, summary)
+        elif error is None:
+            memory.put(each.tree, None)
+            continue
+        told = summary if judged is not None else None
+        yield CommitSummary(revision=each.commit, short=each.short, subject=each.subject, summary=told, error=error)
 
 
 def _judged(
     workspace: Workspace, listed: Sequence[_Commit]
-) -> Generator[tuple[_Commit, Judged | None, PipeError | None]]:
-    """Yield commits that have a pipeline.toml, judged or with why they can't be."""
-    if not listed:
-        return
+) -> Iterator[tuple[_Commit, Judged | None, PipeError | None]]:
+    """Yield commits, judged or with why they can't be; without either where there is no pipeline.toml."""
     from pipesmith.workspace.commits import Commits, NoPipeline
 
     commits = Commits(workspace)
@@ -163,7 +164,7 @@ def _judged(
                 try:
                     judged = commits.judge(each.commit)
                 except NoPipeline:
-                    continue
+                    yield each, None, None
                 except (UserError, EnvironmentFailure) as failure:
                     yield each, None, failure
                 else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import marshal
 import os
+from _blake2 import blake2b
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from pipesmith import __version__, pipeline
