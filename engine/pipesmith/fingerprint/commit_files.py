@@ -11,7 +11,7 @@ from pipesmith.fingerprint.git_trees import tree_id, tree_row
 from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
 from pipesmith.fingerprint.pipeignore import PipeIgnore
 from pipesmith.fingerprint.sources import Excluded
-from pipesmith.git.objects import ObjectReader
+from pipesmith.git.objects import FOLDER, GITLINK, ObjectReader
 from pipesmith.git.submodules import submodule_reader
 from pipesmith.records import record
 
@@ -20,6 +20,7 @@ __all__ = ["CommitFiles", "Place"]
 _TREE = "40000"
 _GITLINK = "160000"
 _LINK = "120000"
+_RULES = (PIPEIGNORE.encode(),)
 FILE_MODES = ("100644", "100755", "100664")
 _MOST_LINKS = 40
 
@@ -186,12 +187,12 @@ class CommitFiles:
         if known is None:
             ignores: list[tuple[str, str]] = []
             gitlinks: list[str] = []
-            raw = reader.raw_tree(tree, place)
-            inner = [oid.hex() for mode, oid in raw.values() if mode == b"40000"]
+            raw = reader.raw_tree(tree, place) if reader.may_hold(tree, _RULES, place) else {}
+            inner = [oid.hex() for mode, oid in raw.values() if mode == FOLDER]
             if len(inner) > 1:
                 reader.read_trees(each for each in inner if ("summary", each) not in reader.memo)
             for raw_name, (mode, oid) in raw.items():
-                if mode == b"40000":
+                if mode == FOLDER:
                     found = reader.memo.get(("summary", oid.hex()))
                     if found is None:
                         name = os.fsdecode(raw_name)
@@ -201,9 +202,9 @@ class CommitFiles:
                         name = os.fsdecode(raw_name)
                         ignores += [(f"{name}/{path}", blob) for path, blob in below]
                         gitlinks += [f"{name}/{path}" for path in links]
-                elif mode == b"160000":
+                elif mode == GITLINK:
                     gitlinks.append(os.fsdecode(raw_name))
-                elif raw_name == b".pipeignore" and mode.decode() in FILE_MODES:
+                elif raw_name in _RULES and mode.decode() in FILE_MODES:
                     ignores.append((PIPEIGNORE, oid.hex()))
             known = reader.memo[key] = (tuple(ignores), tuple(gitlinks))
         return known

@@ -12,13 +12,14 @@ from pipesmith.git.co_process import CoProcess
 from pipesmith.git.repository import Repository
 from pipesmith.git.repository import cause as told_cause
 
-__all__ = ["ObjectReader", "RawTree"]
+__all__ = ["FOLDER", "GITLINK", "ObjectReader", "RawTree"]
 
 # name to (mode, id) as git has them: what is not looked at is not decoded
 RawTree = dict[bytes, tuple[bytes, bytes]]
+FOLDER, GITLINK = b"40000", b"160000"
 
 _ROWS = {width: re.compile(rb"([0-7]+) ([^\0]+)\0(.{%d})" % width, re.DOTALL) for width in (20, 32)}
-_MOST_ENTRIES = 1_000_000  # of remembered trees: about 200 MB
+_MOST_BYTES = 64 << 20  # of remembered trees; taken apart they are some five times as large
 _AHEAD_BYTES = 4000
 
 
@@ -28,8 +29,9 @@ class ObjectReader:
     def __init__(self, repo: Repository) -> None:
         self.repo = repo
         self._process: CoProcess | None = None
-        self._trees: dict[str, RawTree] = {}
-        self._entries = 0
+        self._trees: dict[str, bytes] = {}
+        self._parsed: dict[str, RawTree] = {}
+        self._size = 0
         self._tops: dict[str, str] = {}  # commit to its tree, where that was told
         self._ahead: dict[str, bytes] = {}  # blobs that were read ahead
         self.submodules: dict[str, ObjectReader] = {}  # by path; filled by git.submodules, closed with this one
@@ -119,20 +121,31 @@ class ObjectReader:
 
     def raw_tree(self, identity: str, path: str = "") -> RawTree:
         """Return a tree's entries undecoded. path: where it lies, for messages."""
-        known = self._trees.get(identity)
-        if known is not None:
-            return known
-        found = self._wanted(identity, "tree", path)
-        return self._keep_tree(identity, found)
+        known = self._parsed.get(identity)
+        if known is None:
+            rows = _ROWS[len(identity) // 2].findall(self._tree_bytes(identity, path))
+            known = self._parsed[identity] = {name: (mode, oid) for mode, name, oid in rows}
+        return known
 
-    def _keep_tree(self, identity: str, data: bytes) -> RawTree:
-        rows: RawTree = {name: (mode, oid) for mode, name, oid in _ROWS[len(identity) // 2].findall(data)}
-        self._entries += len(rows) + 1
-        if self._entries > _MOST_ENTRIES:
+    def _tree_bytes(self, identity: str, path: str) -> bytes:
+        known = self._trees.get(identity)
+        return known if known is not None else self._keep_tree(identity, self._wanted(identity, "tree", path))
+
+    def _keep_tree(self, identity: str, data: bytes) -> bytes:
+        self._size += len(data)
+        if self._size > _MOST_BYTES:
             self._trees.clear()
-            self._entries = len(rows) + 1
-        self._trees[identity] = rows
-        return rows
+            self._parsed.clear()
+            self._size = len(data)
+        self._trees[identity] = data
+        return data
+
+    def may_hold(self, identity: str, names: Iterable[bytes], path: str = "") -> bool:
+        """Return whether a tree may hold folders, submodules, or something of one of these names: False is sure.
+
+        A tree of nothing but files is not taken apart for it. path: where it lies, for messages."""
+        data = self._tree_bytes(identity, path)
+        return FOLDER + b" " in data or GITLINK + b" " in data or any(b" " + name + b"\0" in data for name in names)
 
     def tree(self, identity: str, path: str = "") -> dict[str, tuple[str, str]]:
         """Return name to (mode, id) of a tree's entries, in git's order. path: where it lies, for messages.

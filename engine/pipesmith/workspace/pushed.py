@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from pipesmith.errors import UserError
-from pipesmith.git.objects import ObjectReader
+from pipesmith.git.objects import FOLDER, GITLINK, ObjectReader
 from pipesmith.git.repository import Repository
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Tip", "commits_of", "folders_of", "repository_of_hook", "tips_of_push"]
 
 _RUNS = "refs/pipe/runs/"
-_TREE, _GITLINK = "40000", "160000"
+_PIPELINE = (b"pipeline.toml", b"pipe.lock")
 
 
 class Tip:
@@ -107,13 +107,15 @@ def folders_of(reader: ObjectReader, tree: str) -> tuple[list[str], bool]:
 def _below(reader: ObjectReader, tree: str) -> tuple[list[str], bool]:
     known = reader.memo.get(("pipelines", tree))
     if known is None:
-        entries = reader.tree(tree)
-        folders = [""] if "pipeline.toml" in entries and "pipe.lock" in entries else []
-        has_submodules = any(mode == _GITLINK for mode, _oid in entries.values())
-        for name, (mode, oid) in entries.items():
-            if mode == _TREE:
-                below, more = _below(reader, oid)
-                folders += [f"{name}/{folder}".rstrip("/") for folder in below]
-                has_submodules = has_submodules or more
+        entries = reader.raw_tree(tree) if reader.may_hold(tree, _PIPELINE) else {}
+        folders = [""] if all(name in entries for name in _PIPELINE) else []
+        inner = {name: oid.hex() for name, (mode, oid) in entries.items() if mode == FOLDER}
+        has_submodules = any(mode == GITLINK for mode, _oid in entries.values())
+        if len(inner) > 1:
+            reader.read_trees(oid for oid in inner.values() if ("pipelines", oid) not in reader.memo)
+        for name, oid in inner.items():
+            below, more = _below(reader, oid)
+            folders += [f"{os.fsdecode(name)}/{folder}".rstrip("/") for folder in below]
+            has_submodules = has_submodules or more
         known = reader.memo["pipelines", tree] = (folders, has_submodules)
     return known

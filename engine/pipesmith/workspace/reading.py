@@ -70,7 +70,7 @@ def read(
         file=file or "pipeline.toml",
         kinds=kinds,
     )
-    frozen = freeze(found) if not overrides and not installed else None
+    frozen = freeze(found) if state.writable and not overrides and not installed else None
     if frozen is not None:
         value = marshal.dumps((signature, asked, frozen), 2)
         state.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, value))])
