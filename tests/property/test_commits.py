@@ -248,8 +248,19 @@ class Past:
                     assert entry == expected, entry["revision"]
             listed = self.repo.git("rev-list", "--reverse", "--topo-order", f"{start}..{tip}").stdout.split()
             assert [entry["revision"] for entry in told] == listed
+            self._as_before(start, tip, self.rng.choice([start, *listed]))
         for commit in self.rng.sample(commits, min(5, len(commits))):
             self._as_checked_out(commit, alone[commit], folder / f"clone-{commit[:8]}")
+
+    def _as_before(self, start: str, tip: str, part: str) -> None:
+        """What is said with a part remembered, and with all, is what is said without a memory."""
+        span = ("status", "--no-color", "--rev", f"{start}..{tip}")
+        self.pipe(self.repo, *span[:-1], f"{start}..{part}")
+        partly, all_known = self.pipe(self.repo, *span), self.pipe(self.repo, *span)
+        for path in (self.repo.path / ".git/pipe").glob("state.db*"):
+            path.unlink()
+        without = self.pipe(self.repo, *span)
+        assert partly == all_known == without, f"{part[:8]} of {start[:8]}..{tip[:8]}"
 
     def _as_checked_out(self, commit: str, at_commit: Any, target: Path) -> None:
         clone = Repo(target, self.repo.home)

@@ -42,10 +42,12 @@ class Place:
 
 class CommitFiles:
     """prefix: the workspace's folder in the repository, `.` for its top. reader.memo shares what is derived from a
-    tree. looked_at: where it is a set, it is told every path that something is asked of."""
+    tree. looked_at: where it is a set, it is told every path that something is asked of. known: where it is a dict,
+    what lies at paths that were found before, links and submodules apart; what is found is added."""
 
     def __init__(self, reader: ObjectReader, commit: str, prefix: str) -> None:
         self.looked_at: set[str] | None = None
+        self.known: dict[str, tuple[str, str]] | None = None
         self._memo = reader.memo
         place = Place(reader, _TREE, reader.tree_of(commit), "", "")
         for name in prefix.split("/") if prefix != "." else ():
@@ -85,6 +87,9 @@ class CommitFiles:
         for _hop in range(_MOST_LINKS):
             if self.looked_at is not None:
                 self.looked_at.add(path)
+            if self.known is not None and (entry := self.known.get(path)) is not None:
+                within = f"{self._root.within}/{path}" if self._root.within else path
+                return Place(self._root.reader, *entry, path, within)
             place: Place | None = self._root
             parts = path.split("/") if path not in (".", "") else []
             for index, name in enumerate(parts):
@@ -98,6 +103,8 @@ class CommitFiles:
                 if place is None:
                     return None
             else:
+                if self.known is not None and parts and place is not None and place.reader is self._root.reader:
+                    self.known[path] = (place.mode, place.oid)
                 return place
             assert place is not None
             target = os.fsdecode(place.reader.blob(place.oid, place.path))

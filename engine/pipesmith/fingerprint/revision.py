@@ -62,6 +62,10 @@ class Revision:
         """Tell `looked_at` every path that something is asked of from now on; None: nobody."""
         self._files.looked_at = looked_at
 
+    def use_places(self, places: dict[str, tuple[str, str]]) -> None:
+        """Say what lies at some paths, (mode, id) each; those that are found are added."""
+        self._files.known = places
+
     def use_lock(self, lockfile: Lockfile) -> None:
         """Take the digests of what git does not hold from this lockfile."""
         self._lockfile = lockfile

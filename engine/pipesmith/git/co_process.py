@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.git.repository import Repository
 
-__all__ = ["CoProcess", "quoted"]
+__all__ = ["CoProcess", "nameless_file", "quoted"]
 
 _PLAIN = frozenset(range(0x20, 0x7F)) - set(b'"\\')
 
@@ -35,7 +35,7 @@ class CoProcess:
         listen: bool = False,
     ) -> None:
         """listen: what it says on standard error is kept for `said`."""
-        self._errors = _nameless_file() if listen else None
+        self._errors = nameless_file() if listen else None
         self._heard = 0
         self._process = repo.start(*args, cwd=cwd, stdin=True, env=env, stderr=self._errors)
 
@@ -127,7 +127,7 @@ class CoProcess:
         return said
 
 
-def _nameless_file() -> int:
+def nameless_file() -> int:
     """Return the descriptor of a new file without a name, for what another process writes."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("said")

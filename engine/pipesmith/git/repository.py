@@ -163,16 +163,17 @@ class Repository:
         self,
         *args: str,
         cwd: str | None = None,
-        stdin: bool = False,
+        stdin: bool | int = False,
         env: dict[str, str] | None = None,
         stderr: int | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start `git ARGS` with its output in a pipe. stderr: the descriptor of a file, None to drop it."""
+        """Start `git ARGS` with its output in a pipe. stdin: True for a pipe, or the descriptor of a file. stderr: the
+        descriptor of a file, None to drop it."""
         return subprocess.Popen(
             ["git", *args],
             cwd=cwd or self.top,
             env=self._env | env if env else self._env,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin is True else subprocess.DEVNULL if stdin is False else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if stderr is None else stderr,
         )

@@ -8,16 +8,17 @@ commit a stage is judged again exactly when something of it differs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from pipesmith.digest import Digest
 from pipesmith.errors import ConfigError, Finding, UserError
 from pipesmith.fingerprint.concern import Change, Concern, changes
 from pipesmith.fingerprint.items import input_parts, stage_text
+from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.git.objects import ObjectReader
+from pipesmith.git.tree_diffs import ABSENT, TreeChange, TreeDiffs
 from pipesmith.lockfile.history import LockHistory
 from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.graph import order
@@ -39,6 +40,7 @@ __all__ = ["Beside", "Commits", "Judged", "Looked", "NoPipeline"]
 # Who looks at paths beside the stages: names that no stage can have.
 _PIPELINE = "\0pipeline"
 _LOCK = "\0lock"
+_FOLDER, _GITLINK = b"040000", b"160000"
 _MOST_DONE = 1000
 _Read = TypeVar("_Read")
 
@@ -100,12 +102,17 @@ class Commits:
         self._lockfiles: dict[str, Lockfile | None] = {}  # of revisions that `expect` names
         self._pipelines: dict[str, list[tuple[dict[str, bytes | None], Pipeline]]] = {}  # text to (files, pipeline)
         self._concern = Concern()
-        self._changes: dict[tuple[str, str, str], list[Change]] = {}
+        self.places: dict[str, tuple[str, str]] = {}  # of the commit judged last: what lies at some paths
+        self._tops: dict[str, str] = {}  # of a commit's tree, the tree of the workspace's folder
+        self._coming: TreeDiffs | None = None
+        self._diffs: dict[tuple[str, str], list[TreeChange]] = {}
         self._seen: _Seen | None = None
         self._done: dict[str, Judged] = {}  # by the tree of the workspace's folder
         self._revision: Revision | None = None
 
     def close(self) -> None:
+        if self._coming is not None:
+            self._coming.close()
         if self._owned:
             self._reader.close()
 
@@ -129,7 +136,6 @@ class Commits:
         before, self._seen = self._seen, None  # what is half done is no ground to go on from
         if before is None:
             self._concern = Concern()
-            self._changes.clear()
         self._seen = _Step(self, tree, commit, before).take()
         judged = Judged(
             commit=commit,
@@ -219,46 +225,69 @@ class Commits:
         """Return what a judgement asks of a commit beside its tree."""
         return Beside(tree, pipeline, lockfile, self.metric_at).outside
 
-    def changes(self, old: str, new: str, path: str) -> list[Change]:
-        """Return what differs between two trees that lie at a path."""
-        found = self._changes.get((old, new, path))
-        if found is None:
-            found = self._changes[old, new, path] = changes(self._reader, old, new, path)
-        return found
+    def differing(self, old: str, new: str) -> list[TreeChange] | None:
+        """Return what differs between two trees of the workspace's folder, None where that was not looked at ahead."""
+        if self._coming is not None:
+            self._diffs = self._coming.read()
+            self._coming = None
+        return self._diffs.get((old, new))
+
+    def compare(self, old: str, new: str, path: str) -> list[Change]:
+        """Return what differs between two trees that lie at a path, not looking into their folders."""
+        return changes(self._reader, old, new, path)
+
+    def same_rules(self, pairs: Iterable[tuple[str, str]], made: Iterable[str]) -> None:
+        """Say that each new tree of (old, new) has the rules and submodules of the old one, and what was made none."""
+        memo = self._reader.memo
+        for old, new in pairs:
+            known = memo.get(("summary", old))
+            if known is not None:
+                memo["summary", new] = known
+        for tree in made:
+            memo["summary", tree] = ((), ())
 
     # -- reading ahead --------------------------------------------------------------------------------------------
 
-    def read_ahead(self, commits: Sequence[tuple[str, str]]) -> None:
-        """Read what judging commits one after another will read. commits: (commit, its tree)."""
+    def look_ahead(self, commits: Sequence[tuple[str, str]]) -> None:
+        """Let git compare commits that will be judged one after another. commits: (commit, its tree)."""
         reader = self._reader
-        self._changes.clear()
-        tops = []
         for commit, tree in commits:
             reader.know(commit, tree)
-            tops.append(tree)
-        reader.read_trees(tops)
+        self._tops = tops = {tree: tree for _commit, tree in commits}
         for part in self._workspace.prefix.split("/") if self._workspace.prefix != "." else ():
-            inner = [reader.entry(tree, part) for tree in tops if reader.has_tree(tree)]
-            tops = [entry[1] for entry in inner if entry is not None and entry[0] == "40000"]
-            reader.read_trees(tops)
-        if self._seen is not None:
-            tops.insert(0, self._seen.top)
-        pairs = [(old, new, "") for old, new in pairwise(tops) if old != new]
-        blobs: list[str] = []
-        while pairs:
-            found: list[Change] = []
-            for old, new, path in pairs:
-                if reader.has_tree(old) and reader.has_tree(new):
-                    found += self.changes(old, new, path)
-            reader.read_trees(tree for change in found for tree in change.trees)
-            pairs = []
-            for change in found:
-                if change.of_trees:
-                    old, new = change.trees
-                    pairs.append((old, new, change.path))
-                elif not self._concern.at(change.path).isdisjoint((_PIPELINE, _LOCK)):
-                    blobs += change.blobs
-        reader.read_blobs(blobs)
+            reader.read_trees(tops.values())
+            entries = {tree: reader.entry(top, part) for tree, top in tops.items() if reader.has_tree(top)}
+            tops = {tree: entry[1] for tree, entry in entries.items() if entry is not None and entry[0] == "40000"}
+        self._tops = tops
+        pairs = self._pairs(commits)
+        if self._coming is not None:
+            self._coming.close()
+        self._diffs = {}
+        self._coming = TreeDiffs(reader.repo, pairs) if pairs else None
+
+    def read_ahead(self, commits: Sequence[tuple[str, str]]) -> None:
+        """Read the files of these commits, of those that were looked at ahead, that judging them will read."""
+        blobs = [
+            new
+            for old, top in self._pairs(commits)
+            for path, _mode, _old, mode, new in self.differing(old, top) or ()
+            if mode not in (ABSENT, _FOLDER, _GITLINK) and not self._concern.at(path).isdisjoint((_PIPELINE, _LOCK))
+        ]
+        self._reader.read_blobs(blobs)
+
+    def _pairs(self, commits: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the trees that are compared when these are judged: a tree that was judged before is not again."""
+        found = []
+        judged = set(self._done)
+        last = self._seen.top if self._seen is not None else None
+        for _commit, tree in commits:
+            top = self._tops.get(tree)
+            if top is not None and top not in judged:
+                if last is not None:
+                    found.append((last, top))
+                judged.add(top)
+                last = top
+        return found
 
 
 class _Step:
@@ -274,8 +303,11 @@ class _Step:
         self.everything = False
 
     def take(self) -> _Seen:
-        if self.before is not None and not self._compare(self.before.top, self.tree.top, ""):
+        if self.before is None:
+            self.commits.places.clear()
+        elif not self._differs(self.before.top, self.tree.top):
             self.tree.use_rules(self.before.rules)
+        self.tree.use_places(self.commits.places)
         rules = self.tree.rules
         self.everything = self.before is None or rules is not self.before.rules
         now = self._read(rules)
@@ -299,10 +331,42 @@ class _Step:
 
     # -- what differs ---------------------------------------------------------------------------------------------
 
-    def _compare(self, old: str, new: str, path: str) -> bool:
-        """Note who looked at what differs between two trees; return whether rules of `.pipeignore` may differ."""
+    def _differs(self, old: str, new: str) -> bool:
+        """Note who looked at what differs; return whether rules of `.pipeignore` may differ."""
+        differing = self.commits.differing(old, new)
+        if differing is None:
+            self.commits.places.clear()
+            return self._compare(old, new, "")
         rules = False
-        for change in self.commits.changes(old, new, path):
+        changed, made = [(old, new)], list[str]()
+        places = self.commits.places
+        alike = set[str]()  # folders that nobody looks into: what concerns one of their files concerns all
+        for path, mode_before, before, mode, now in differing:
+            if path in places:
+                if mode in (ABSENT, _GITLINK):
+                    del places[path]
+                else:
+                    places[path] = (mode.lstrip(b"0").decode(), now)
+            if mode_before == mode == _FOLDER:
+                changed.append((before, now))
+                continue
+            if mode == _FOLDER:
+                made.append(now)
+            folder, _, name = path.rpartition("/")
+            rules = rules or name == PIPEIGNORE or _GITLINK in (mode_before, mode)
+            if folder in alike:
+                continue
+            if not self.concern.below(folder):
+                alike.add(folder)
+            self.touched |= self.concern.of(path)
+        if not rules:
+            self.commits.same_rules(changed, made)
+        return rules
+
+    def _compare(self, old: str, new: str, path: str) -> bool:
+        """Do what `_differs` does, reading the trees."""
+        rules = False
+        for change in self.commits.compare(old, new, path):
             if change.of_trees and self.concern.below(change.path):
                 self.touched |= self.concern.at(change.path)
                 before, now = change.trees

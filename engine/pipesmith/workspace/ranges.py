@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import EnvironmentFailure, PipeError, UserError
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitSummary", "status_of_range", "summaries_of_range"]
 
-_AHEAD = 100  # commits whose objects are read at once
+_AHEAD = 100  # commits whose files are read at once
+_COMPARED = 20 * _AHEAD  # and that git compares at once
 _PLAIN = re.compile(r"(?!-)[\w./@~+-]+")  # what git reads alike by itself and in a range
 
 
@@ -156,11 +156,13 @@ def _judged(
     from pipesmith.workspace.commits import Commits, NoPipeline
 
     commits = Commits(workspace)
-    waiting = iter(listed)
     try:
-        while ahead := list(islice(waiting, _AHEAD)):
-            commits.read_ahead([(each.commit, each.tree) for each in ahead])
-            for each in ahead:
+        for start in range(0, len(listed), _COMPARED):
+            together = [(each.commit, each.tree) for each in listed[start : start + _COMPARED]]
+            commits.look_ahead(together)
+            for at, each in enumerate(listed[start : start + _COMPARED]):
+                if at % _AHEAD == 1:  # git compares while the first is judged
+                    commits.read_ahead(together[at : at + _AHEAD])
                 try:
                     judged = commits.judge(each.commit)
                 except NoPipeline:
