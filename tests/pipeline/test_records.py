@@ -1,0 +1,105 @@
+"""Classes of values: what `dataclasses` promises of theirs holds of ours."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from pipesmith.records import field, record, replace
+
+
+@record
+class Point:
+    """A record."""
+
+    x: int
+    y: int = 2
+    tags: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.x + self.y
+
+
+@record(kw_only=False, order=True)
+class Named:
+    name: str
+    size: int = 0
+
+
+@record(frozen=False)
+class Counter:
+    count: int = 0
+
+
+@record
+class Far(Point):
+    z: int = 3
+
+
+def test_values_are_given_by_name_and_have_defaults() -> None:
+    point = Point(x=1)
+    assert (point.x, point.y, point.tags, point.total) == (1, 2, [], 3)
+    assert Point(x=1).tags is not point.tags
+    assert repr(point) == "Point(x=1, y=2, tags=[])"
+    with pytest.raises(TypeError):
+        Point(1)  # type: ignore[call-arg, misc]
+    with pytest.raises(TypeError):
+        Point()  # type: ignore[call-arg]
+    assert Named("a", 1) == Named(name="a", size=1)
+
+
+def test_equal_values_are_equal_and_have_one_hash() -> None:
+    assert Named("a", 1) == Named("a", 1) != Named("a", 2)
+    assert len({Named("a", 1), Named("a", 1), Named("b", 1)}) == 2
+    assert Named("a") != ("a", 0)
+    assert sorted([Named("b"), Named("a", 2), Named("a", 1)]) == [Named("a", 1), Named("a", 2), Named("b")]
+    with pytest.raises(TypeError):
+        hash(Counter())
+
+
+def test_what_is_frozen_stays() -> None:
+    point = Point(x=1)
+    with pytest.raises(AttributeError):
+        point.x = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        del point.x
+    with pytest.raises(AttributeError):
+        object.__setattr__(point, "other", 1)
+    counter = Counter()
+    counter.count += 1
+    assert counter == Counter(count=1)
+
+
+def test_another_one_like_it() -> None:
+    point = Point(x=1, tags=["a"])
+    assert replace(point, y=5) == Point(x=1, y=5, tags=["a"]) == dataclasses.replace(point, y=5)
+    assert copy.copy(point) == copy.deepcopy(point) == pickle.loads(pickle.dumps(point)) == point
+    with pytest.raises(TypeError):
+        replace(point, w=5)
+
+
+def test_fields_are_inherited() -> None:
+    far = Far(x=1)
+    assert (far.x, far.y, far.z, far.total) == (1, 2, 3, 3)
+    assert replace(far, z=4) == Far(x=1, z=4) != Point(x=1)
+
+
+def test_dataclasses_takes_them_for_its_own() -> None:
+    assert [each.name for each in dataclasses.fields(Far)] == ["x", "y", "tags", "z"]
+    assert dataclasses.asdict(Point(x=1, tags=["a"])) == {"x": 1, "y": 2, "tags": ["a"]}
+    assert dataclasses.is_dataclass(Point)
+
+
+@pytest.mark.parametrize(
+    "module", ["pipesmith.workspace.commits", "pipesmith.workspace.gate", "pipesmith.verdict.verdict"]
+)
+def test_what_commands_go_through_does_without_inspect(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'dataclasses', 'inspect'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
