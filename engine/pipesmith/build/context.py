@@ -42,10 +42,11 @@ class Choices:
 @record
 class StageEnvironment:
     """What a stage's interpreter is made of here. path: folders put before PATH. prefix: for VIRTUAL_ENV, None for
-    none."""
+    none. variables: what its programs are to find besides."""
 
     path: tuple[str, ...] = ()
     prefix: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @record(frozen=False)

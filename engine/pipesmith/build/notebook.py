@@ -43,6 +43,10 @@ def missing_packages(notebook: bytes, *, pin: EnvironmentPin | None = None, pyth
         return []  # no notebook: that is told when its cells are read
     if pin is not None:
         have = {line.partition("==")[0] for line in pin.resolved}
+        if pin.conda:
+            from pipesmith.environments.conda_pins import versions_of
+
+            have |= versions_of(pin.conda).keys()
         return [name for name in needed if name not in have]
     if python is None:
         return needed

@@ -119,6 +119,7 @@ def stage_variables(
     variables = inherited_variables() if home is None else {"HOME": home, **_SETTLED}
     if given.path:
         variables["PATH"] = os.pathsep.join((*given.path, variables["PATH"]))
+    variables |= given.variables
     if given.prefix:
         variables["VIRTUAL_ENV"] = given.prefix
     variables["TMPDIR"] = tmpdir

@@ -22,7 +22,6 @@ __all__ = [
     "dockerfile_digest",
     "normal_name",
     "python_of",
-    "refuse_unsupported",
 ]
 
 DEFAULT_PYTHON = "3.11"
@@ -47,15 +46,6 @@ class Asked:
 def normal_name(name: str) -> str:
     """Return a package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def refuse_unsupported(environment: Environment) -> None:
-    """Raise UserError for an environment that this version does not build."""
-    if environment.conda:
-        raise UserError(
-            f"environment `{environment.name}`: this version does not build environments of `conda`",
-            'write `python` and `packages` (or `requirements`), or `python = "system"`',
-        )
 
 
 def python_of(environment: Environment) -> str:
@@ -89,11 +79,13 @@ def definition_digest(environment: Environment, read: Read) -> str:
         "python": python_of(environment),
         "requirements": asked.requirements,
         "constraints": asked.constraints,
-        "conda": sorted(environment.conda),
+        "conda": sorted(" ".join(spec.split()) for spec in environment.conda),
         "image": environment.image,
         "dockerfile": environment.dockerfile,
         "base": environment.base,
     }
+    if environment.channels:
+        said["channels"] = environment.channels
     text = json.dumps(["environment-definition", 1, said], sort_keys=True)
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
 

@@ -13,13 +13,13 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import blake2b
 from typing import Any
 
 from pipesmith.docker_client import Daemon, answer, is_missing, remove_container
 from pipesmith.environments.dockerfiles import build_dockerfile, words
-from pipesmith.environments.materialise import hold
+from pipesmith.environments.materialise import count_text, ensure, hold
 from pipesmith.environments.resolve import pin_digest
 from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
@@ -30,6 +30,7 @@ from pipesmith.tars import Parcel, pack
 __all__ = ["Images", "base_of", "dockerfile_tag", "image_tag", "resolve_image"]
 
 REPOSITORY = "pipesmith/environment"
+CONDA_PLACE = "/opt/environment"  # where conda packages lie in an image
 _LABEL = "pipesmith.environment"
 _PROBE = """
 import json, platform, sys, sysconfig
@@ -217,10 +218,43 @@ class Images:
         base = base_of(environment, pin)
         if not _has(client, base):
             self._pull(client, daemon, environment, base)
-        count = "1 package" if len(pin.resolved) == 1 else f"{len(pin.resolved)} packages"
-        text = f"building an image of {count} on `{base}`, on {daemon.title}"
+        platform = _platform(daemon)
+        text = f"building an image of {count_text(pin, platform)} on `{base}`, on {daemon.title}"
         with self._making(environment.name, daemon.title, "built", text):
-            self._commit(client, daemon, environment, pin, tag, base)
+            if pin.conda:
+                self._commit_conda(client, pin, tag, base, platform)
+            else:
+                self._commit(client, daemon, environment, pin, tag, base)
+
+    def _commit_conda(self, client: Any, pin: EnvironmentPin, tag: str, base: str, platform: str) -> None:
+        """Make an image of conda packages: installed here for the daemon's platform, and sent as they lie there."""
+        from pipesmith.environments.conda import this_platform
+        from pipesmith.environments.conda_install import activation, install_conda, moved
+
+        container = client.containers.create(base, command=["none"])
+        try:
+            with ExitStack() as stack:
+                if platform == this_platform():
+                    made = ensure(pin, self._said, root=self._root)
+                    prefix, variables = str(made.prefix), dict(made.variables)
+                else:
+                    scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="pipe-conda-for-another-machine-"))
+                    prefix = os.path.join(scratch, "environment")
+                    install_conda(pin, prefix, platform, self._root)
+                    if pin.resolved:
+                        raise EnvironmentFailure(
+                            f"packages of an index beside those of conda can't be installed for {platform} from here",
+                            "name them in `conda`, or build the image there: `dockerfile`",
+                        )
+                    variables = activation(prefix)
+                copy = stack.enter_context(moved(prefix, CONDA_PLACE))
+                container.put_archive("/", pack([Parcel(copy, CONDA_PLACE)], 0, 0))
+            path = next((each[5:] for each in _environment_of(client, base) if each.startswith("PATH=")), os.defpath)
+            variables = {name: value.replace(prefix, CONDA_PLACE) for name, value in variables.items()}
+            told = {**variables, "PATH": f"{CONDA_PLACE}/bin:{path}"}
+            _commit(container, tag, pin, {"Env": [f"{name}={value}" for name, value in sorted(told.items())]})
+        finally:
+            remove_container(container)
 
     def _commit(
         self, client: Any, daemon: Daemon, environment: Environment, pin: EnvironmentPin, tag: str, base: str
@@ -237,12 +271,25 @@ class Images:
             if pin.resolved:
                 with _installed(pin, machine, libc, self._root) as folder:
                     _send(container, folder, library, scripts)
-            repository, _, version = tag.rpartition(":")
-            container.commit(
-                repository=repository, tag=version, conf={"Labels": {_LABEL: pin_digest(pin)}, "Cmd": ["python3"]}
-            )
+            _commit(container, tag, pin, {})
         finally:
             remove_container(container)
+
+
+def _platform(daemon: Daemon) -> str:
+    """Return the platform of a daemon, as conda calls it."""
+    architecture = daemon.info().architecture
+    return f"linux-{'64' if architecture == 'x86_64' else architecture}"
+
+
+def _environment_of(client: Any, image: str) -> list[str]:
+    return list(client.images.get(image).attrs.get("Config", {}).get("Env") or ())
+
+
+def _commit(container: Any, tag: str, pin: EnvironmentPin, settings: dict[str, Any]) -> None:
+    repository, _, version = tag.rpartition(":")
+    conf = {"Labels": {_LABEL: pin_digest(pin)}, "Cmd": ["python3"], **settings}
+    container.commit(repository=repository, tag=version, conf=conf)
 
 
 def _pull_image(client: Any, daemon: Daemon, name: str) -> None:

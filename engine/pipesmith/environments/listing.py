@@ -51,7 +51,7 @@ def list_environments() -> list[EnvironmentOnDisk]:
                     path=path,
                     pin=str(said["pin"]),
                     python=str(said["python"]),
-                    packages=tuple(said["packages"]),
+                    packages=(*said.get("conda", ()), *said["packages"]),
                     size_bytes=_size(path),
                     created=float(said["created"]),
                     last_used=used,
@@ -75,7 +75,12 @@ def pin_on_disk(digest: str) -> EnvironmentPin | None:
             with open(os.path.join(folder, key, MARKER), encoding="utf-8") as file:
                 said = json.load(file)
             if said["pin"] == digest:
-                return EnvironmentPin(definition="", python=str(said["python"]), resolved=tuple(said["packages"]))
+                return EnvironmentPin(
+                    definition="",
+                    python=str(said["python"]),
+                    resolved=tuple(said["packages"]),
+                    conda=tuple(said.get("conda", ())),
+                )
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None

@@ -12,9 +12,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.resolve import pin_digest
@@ -22,7 +22,18 @@ from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
 
-__all__ = ["MARKER", "Materialised", "ensure", "environment_key", "environments_folder", "hold", "is_whole"]
+__all__ = [
+    "MARKER",
+    "Materialised",
+    "add_packages",
+    "count",
+    "count_text",
+    "ensure",
+    "environment_key",
+    "environments_folder",
+    "hold",
+    "is_whole",
+]
 
 MARKER = "pipesmith-environment.json"
 _TOUCH_EVERY_S = 3600.0
@@ -30,11 +41,13 @@ _TOUCH_EVERY_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Materialised:
-    """An environment on this machine. bin: goes before PATH. prefix: None for what is no virtual environment."""
+    """An environment on this machine. bin: goes before PATH. prefix: None for what is no environment of its own.
+    variables: what its programs are to find besides PATH; a virtual environment has none."""
 
     prefix: str | None
     bin: str
     python: str
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> str:
@@ -83,8 +96,7 @@ def ensure(
             os.makedirs(folder, exist_ok=True)
             with hold(key, notice):
                 if not is_whole(prefix):
-                    packages = "1 package" if len(pin.resolved) == 1 else f"{len(pin.resolved)} packages"
-                    text = f"building an environment of {packages} for Python {pin.python}"
+                    text = f"building an environment of {count_text(pin)} for Python {pin.python}"
                     if making is None:
                         notice(text)
                     with making(text) if making is not None else nullcontext():
@@ -95,7 +107,30 @@ def ensure(
                 "free some space or mend its permissions, or set XDG_CACHE_HOME to a folder that can be written",
             ) from None
     _touch(prefix)
-    return Materialised(prefix, os.path.join(prefix, "bin"), os.path.join(prefix, "bin", "python"))
+    variables = _variables(prefix) if pin.conda else {}
+    return Materialised(prefix, os.path.join(prefix, "bin"), os.path.join(prefix, "bin", "python"), variables)
+
+
+def count(pin: EnvironmentPin, platform: str | None = None) -> int:
+    """Return how many packages a pin has on a platform, as conda calls it; default: this one."""
+    if not pin.conda:
+        return len(pin.resolved)
+    from pipesmith.environments.conda import this_platform
+    from pipesmith.environments.conda_pins import packages_for
+
+    return len(pin.resolved) + len(packages_for(pin.conda, platform or this_platform()))
+
+
+def count_text(pin: EnvironmentPin, platform: str | None = None) -> str:
+    """Return that in words."""
+    number = count(pin, platform)
+    return "1 package" if number == 1 else f"{number} packages"
+
+
+def _variables(prefix: str) -> dict[str, str]:
+    with open(os.path.join(prefix, MARKER), encoding="utf-8") as file:
+        variables: dict[str, str] = json.load(file)["variables"]
+    return variables
 
 
 @contextmanager
@@ -133,6 +168,9 @@ def _build(pin: EnvironmentPin, folder: str, key: str, root: str | None) -> None
     for entry in os.listdir(folder):
         if entry.startswith(f".tmp-{key}-"):
             shutil.rmtree(os.path.join(folder, entry), ignore_errors=True)
+    if pin.conda:
+        _build_conda(pin, os.path.join(folder, key), root)
+        return
     ready = os.path.join(folder, f".tmp-{key}-{secrets.token_hex(4)}")
     try:
         _venv(pin, ready, root)
@@ -147,6 +185,30 @@ def _build(pin: EnvironmentPin, folder: str, key: str, root: str | None) -> None
         os.rename(ready, prefix)
     finally:
         shutil.rmtree(ready, ignore_errors=True)
+
+
+def _build_conda(pin: EnvironmentPin, prefix: str, root: str | None) -> None:
+    """Build in place, since conda writes the name of its place into files. Until it is marked it is not trusted."""
+    from pipesmith.environments.conda import this_platform
+    from pipesmith.environments.conda_install import activation, install_conda
+
+    broken = f"{os.path.dirname(prefix)}/.tmp-{os.path.basename(prefix)}-broken"
+    if os.path.lexists(prefix):  # half-made, or its interpreter is gone
+        os.rename(prefix, broken)
+        shutil.rmtree(broken, ignore_errors=True)
+    try:
+        install_conda(pin, prefix, this_platform(), root)
+        if pin.resolved:
+            add_packages(pin, prefix, root)
+        _mark(pin, prefix, variables=activation(prefix))
+    except BaseException:
+        shutil.rmtree(prefix, ignore_errors=True)
+        raise
+
+
+def add_packages(pin: EnvironmentPin, prefix: str, root: str | None) -> None:
+    """Install the pinned packages of an index beside those of conda, which stay."""
+    _install(pin, prefix, root, ["pip", "install", "--no-deps"])
 
 
 def _interpreter(python: str) -> str:
@@ -171,21 +233,26 @@ def _venv(pin: EnvironmentPin, ready: str, root: str | None) -> None:
 
 
 def _sync(pin: EnvironmentPin, ready: str, root: str | None) -> None:
+    _install(pin, ready, root, ["pip", "sync"])
+
+
+def _install(pin: EnvironmentPin, ready: str, root: str | None, way: list[str]) -> None:
     """Install the pinned set, each file checked against its hash; from uv's cache alone where that has all of it."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", prefix="pipe-packages-", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in pin.resolved)
         file.flush()
-        arguments = ["pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+        arguments = [*way, "--quiet", "--require-hashes", "--compile-bytecode"]
         arguments += ["--python", os.path.join(ready, "bin", "python")]
-        done = run_uv([*arguments, "--offline", file.name], cwd=root)
+        wanted = ["--requirements", file.name] if "install" in way else [file.name]
+        done = run_uv([*arguments, "--offline", *wanted], cwd=root)
         if done.returncode != 0:
-            done = run_uv([*arguments, file.name], cwd=root)
+            done = run_uv([*arguments, *wanted], cwd=root)
     if done.returncode != 0:
         what, whole = explain(done.stderr)
         raise EnvironmentFailure(f"an environment can't be installed: {what}", f"uv says: {whole}")
 
 
-def _mark(pin: EnvironmentPin, ready: str) -> None:
+def _mark(pin: EnvironmentPin, ready: str, *, variables: Mapping[str, str] | None = None) -> None:
     """Write the marker that makes an environment count, as the last of its files."""
     said = {
         "version": 1,
@@ -194,5 +261,7 @@ def _mark(pin: EnvironmentPin, ready: str) -> None:
         "packages": [line.partition(" --hash=")[0] for line in pin.resolved],
         "created": time.time(),
     }
+    if pin.conda:
+        said |= {"conda": list(pin.conda), "variables": dict(variables or {})}
     with open(os.path.join(ready, MARKER), "w", encoding="utf-8") as file:
         json.dump(said, file)

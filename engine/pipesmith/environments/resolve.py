@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.definition import (
@@ -14,7 +15,6 @@ from pipesmith.environments.definition import (
     definition_digest,
     normal_name,
     python_of,
-    refuse_unsupported,
 )
 from pipesmith.environments.markers import simplify
 from pipesmith.environments.uv import explain, run_uv
@@ -25,7 +25,7 @@ from pipesmith.pipeline.model import Environment
 __all__ = ["changes", "foreseen", "packages_texts", "pin_digest", "resolve"]
 
 Change = tuple[str, str | None, str | None]
-_ASKED = re.compile(r"([a-z0-9.-]+)(?:\[[^\]]*\])?([^;]*?)(?: ;.*)?(?: --hash=.*)?$")
+_ASKED = re.compile(r"([a-z0-9._-]+)(?:\[[^\]]*\])?([^;]*?)(?: ;.*)?(?: --hash=.*)?$")
 
 
 def resolve(
@@ -43,7 +43,6 @@ def resolve(
     resolves an `image` to one with a digest, None where there is no Docker daemon to ask.
     Raises UserError for what can't be built or pinned, EnvironmentFailure where uv finds no set or no index.
     """
-    refuse_unsupported(environment)
     if environment.image is not None:
         if image is None:
             raise UserError(
@@ -54,9 +53,36 @@ def resolve(
         return EnvironmentPin(definition=definition, python=python_of(environment), image=image(environment))
     python = python_of(environment)
     asked = asked_of(environment, read)
-    kept = previous.resolved if previous is not None and not upgrade else ()
-    resolved = _compiled(environment.name, asked, python, kept, root) if asked.requirements else ()
-    return EnvironmentPin(definition=definition_digest(environment, read), python=python, resolved=resolved)
+    kept = previous if previous is not None and not upgrade else EnvironmentPin(definition="", python=python)
+    conda: tuple[str, ...] = ()
+    given: Mapping[str, str] = {}
+    if environment.conda:
+        from pipesmith.environments.conda_resolve import resolve_conda
+
+        found = resolve_conda(environment, python, kept.conda, root)
+        conda, python, given = found.lines, found.python, found.versions
+    resolved = _beside(environment.name, asked, python, kept.resolved, root, given) if asked.requirements else ()
+    return EnvironmentPin(
+        definition=definition_digest(environment, read), python=python, resolved=resolved, conda=conda
+    )
+
+
+def _beside(
+    name: str, asked: Asked, python: str, kept: tuple[str, ...], root: str | None, given: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the set of packages beside those that conda gives, in the versions that those have."""
+    resolved = _compiled(name, asked, python, kept, root)
+    versions = {normal_name(package): version for package, version in given.items()}
+    both = sorted({_package(line) for line in resolved} & versions.keys())
+    if both:
+        fixed = tuple(f"{package}=={versions[package]}" for package in both)
+        constrained = replace(asked, constraints=tuple(sorted({*asked.constraints, *fixed})))
+        resolved = _compiled(name, constrained, python, kept, root)
+    return tuple(line for line in resolved if _package(line) not in versions)
+
+
+def _package(line: str) -> str:
+    return re.split(r"==| @ | ;", line, maxsplit=1)[0].strip()
 
 
 def _compiled(name: str, asked: Asked, python: str, kept: tuple[str, ...], root: str | None) -> tuple[str, ...]:
@@ -127,14 +153,24 @@ def _requirement(line: str) -> str:
 def pin_digest(pin: EnvironmentPin) -> str:
     """Return what stands for a resolved set in fingerprints: Python's version and the packages, however written."""
     hasher = new_hasher("blake3")
-    hasher.update("\n".join(("pipesmith-environment 1", pin.python, pin.image or "", *pin.resolved)).encode())
+    lines = list(pin.resolved)
+    if pin.conda:
+        from pipesmith.environments.conda_pins import canonical_line
+
+        lines += sorted(canonical_line(line) for line in pin.conda)
+    hasher.update("\n".join(("pipesmith-environment 1", pin.python, pin.image or "", *lines)).encode())
     return f"blake3:{hasher.hexdigest()}"
 
 
 def changes(old: EnvironmentPin, new: EnvironmentPin) -> list[Change]:
     """Return (package, old version, new version) of what differs between two pins."""
-    before, after = _versions(old), _versions(new)
-    found = [(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())]
+    found: list[Change] = []
+    plain, whole = ((_versions(old, builds), _versions(new, builds)) for builds in (False, True))
+    for name in sorted(plain[0].keys() | plain[1].keys()):
+        before, after = plain[0].get(name), plain[1].get(name)
+        if before == after:  # another build of conda's, if anything
+            before, after = whole[0].get(name), whole[1].get(name)
+        found.append((name, before, after))
     if old.python != new.python:
         found.insert(0, ("python", old.python, new.python))
     if old.image != new.image:
@@ -148,11 +184,14 @@ def foreseen(old: EnvironmentPin, environment: Environment, read: Callable[[str]
     Raises UserError as `definition_digest`."""
     before = _versions(old)
     found: list[Change] = []
-    for line in asked_of(environment, read).requirements:
+    specs = [spec.rpartition("::")[2] for spec in environment.conda]
+    for line in [*asked_of(environment, read).requirements, *specs]:
         match = _ASKED.match(line)
         if match is None or " @ " in line:
             continue
         name, asked = match[1], match[2].strip()
+        if name == "python":
+            continue
         exact = asked.removeprefix("==") if re.fullmatch(r"==[\w.!+-]+", asked) else None
         if name not in before:
             found.append((name, None, asked.removeprefix("==") or "any"))
@@ -179,11 +218,16 @@ def _told(name: str, version: str | None) -> str:
     return f"{name}{version}" if version[0] in "<>=!~" else f"{name}=={version}"
 
 
-def _versions(pin: EnvironmentPin) -> dict[str, str]:
+def _versions(pin: EnvironmentPin, builds: bool = False) -> dict[str, str]:
     """Return name to version; one that hangs on the platform has all its versions with their markers."""
     versions: dict[str, list[str]] = {}
     for line in pin.resolved:
         text = _requirement(line)
         name, _, rest = text.partition("==") if "==" in text.partition(" ;")[0] else text.partition(" @ ")
         versions.setdefault(name.strip(), []).append(rest.strip())
-    return {name: " | ".join(found) for name, found in versions.items()}
+    told = {name: " | ".join(found) for name, found in versions.items()}
+    if pin.conda:
+        from pipesmith.environments.conda_pins import versions_of
+
+        told = {**versions_of(pin.conda, builds=builds), **told}
+    return told

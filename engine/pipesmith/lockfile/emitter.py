@@ -130,7 +130,8 @@ def _environment(name: str, pin: EnvironmentPin) -> str:
     out = [f"\n[environment.{_key(name)}]\n", f'definition = "{pin.definition}"\n', f"python = {_string(pin.python)}\n"]
     if pin.image is not None:
         out.append(f"image = {_string(pin.image)}\n")
-    out.append(_lines("resolved", [f"  {_string(line)},\n" for line in pin.resolved]))
+    for key, lines in (("conda", pin.conda), ("resolved", pin.resolved)):
+        out.append(_lines(key, [f"  {_string(line)},\n" for line in lines]))
     return "".join(out)
 
 

@@ -61,7 +61,7 @@ def _environment(name: str, pin: EnvironmentPin) -> Iterator[str]:
     yield f"{head}: python: {_word(pin.python)}"
     if pin.image is not None:
         yield f"{head}: image: {_word(pin.image)}"
-    for line in pin.resolved:
+    for line in (*pin.conda, *pin.resolved):
         package, *hashes = line.split(" --hash=")
         told = f", hashes {blake2b(repr(hashes).encode(), digest_size=4).hexdigest()}" if hashes else ""
         yield f"{head}: package: {_word(package)}{told}"

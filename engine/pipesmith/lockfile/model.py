@@ -84,13 +84,14 @@ class StageLock:
 class EnvironmentPin:
     """definition: digest of the table and the files it names.
 
-    resolved: lines `name==version ; marker` with hashes, sorted.
+    resolved: lines `name==version ; marker` with hashes, sorted. conda: lines `URL ; platforms` with hashes, sorted.
     """
 
     definition: str
     python: str
     resolved: tuple[str, ...] = ()
     image: str | None = None
+    conda: tuple[str, ...] = ()
 
 
 @record

@@ -228,6 +228,7 @@ def _environment(entry: Mapping[str, Any]) -> EnvironmentPin:
         python=_string(entry, "python"),
         resolved=_list(entry.get("resolved", []), "resolved"),
         image=_text(entry, "image", None),
+        conda=_list(entry.get("conda", []), "conda"),
     )
 
 

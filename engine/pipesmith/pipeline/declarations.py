@@ -205,6 +205,10 @@ def _environment(
     if not ways and python is None and isinstance(raw, dict) and raw.keys() <= {"base", "registry"}:
         faults.add(where, "says nothing of what it is made of", 'add `packages = ["…"]`')
     paths = {key: _file(table, key, where, raw, files, faults) for key in ("requirements", "dockerfile")}
+    if "channels" in table and "conda" not in ways:
+        faults.add((*where, "channels"), "`channels` are where `conda` packages come from, and it has none", "add some")
+    for index, text in enumerate(table.get("channels", ())):
+        faults.no_password(text, (*where, "channels", index))
     for key in ("image", "registry", "base"):
         if key in table:
             faults.no_password(table[key], (*where, key))
@@ -214,6 +218,7 @@ def _environment(
         packages=tuple(table.get("packages", ())),
         requirements=paths["requirements"],
         conda=tuple(table.get("conda", ())),
+        channels=tuple(dict.fromkeys(table.get("channels", ()))),
         image=table.get("image"),
         dockerfile=paths["dockerfile"],
         base=table.get("base"),

@@ -85,7 +85,10 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "python": Key("string", "Python version such as `3.11`, or `system`"),
         "packages": Key("list", "requirements, resolved and pinned in pipe.lock"),
         "requirements": Key("string", "a requirements file"),
-        "conda": Key("list", "conda packages"),
+        "conda": Key("list", "conda packages, resolved and pinned in pipe.lock"),
+        "channels": Key(
+            "list", "where conda packages come from; default: what conda's own settings say, else conda-forge"
+        ),
         "image": Key("string", "a container image"),
         "dockerfile": Key("string", "a Dockerfile"),
         "extends": Key("string", "another environment, or `curated:NAME`"),

@@ -228,6 +228,7 @@ class Environment:
     packages: tuple[str, ...] = ()
     requirements: str | None = None
     conda: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     image: str | None = None
     dockerfile: str | None = None
     base: str | None = None

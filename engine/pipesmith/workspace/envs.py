@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.environments.listing import list_environments as environments_on_disk
-from pipesmith.environments.materialise import environment_key, environments_folder
+from pipesmith.environments.materialise import count, environment_key, environments_folder
 from pipesmith.environments.resolve import changes
 from pipesmith.environments.system import system_environment
 from pipesmith.errors import UserError, nearest
+from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -34,12 +35,7 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
             raise UserError(
                 f"no environment `{name}`", f"did you mean `{near}`?" if near else "`pipe env ls` lists them"
             )
-    names = list(wanted or known)
-    for name in names:
-        environment = known[name]
-        if environment.conda:
-            raise UserError(f"this version does not build environments of conda (`{name}`)")
-    return names
+    return list(wanted or known)
 
 
 def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
@@ -67,7 +63,7 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
             entry |= {"python": None, "state": "pinned", "prefix": pin.image}
         elif pin is not None:
             prefix = os.path.join(environments_folder(), environment_key(pin))
-            entry |= {"python": pin.python, "packages": len(pin.resolved), "prefix": prefix}
+            entry |= {"python": pin.python, "packages": count(pin), "prefix": prefix}
             entry |= {"state": "built" if prefix in sizes else "not built", "size": sizes.get(prefix, 0)}
         found.append(entry)
     return found
@@ -172,6 +168,6 @@ def update_environments(
     for name, pin in session.pins.new_environments.items():
         old = before.get(name)
         found[name] = changes(
-            replace(pin, resolved=(), python=old.python if old else pin.python) if old is None else old, pin
+            old if old is not None else EnvironmentPin(definition="", python=pin.python, image=pin.image), pin
         )
     return found

@@ -195,7 +195,9 @@ class Pins:
         with self._materialising:  # one of two stages makes it, the other takes it
             if name not in self._materialised:
                 made = self.made_here(name, notice)
-                self._materialised[name] = StageEnvironment(path=(made.bin,), prefix=made.prefix)
+                self._materialised[name] = StageEnvironment(
+                    path=(made.bin,), prefix=made.prefix if not made.variables else None, variables=made.variables
+                )
             return self._materialised[name]
 
     def made_here(self, name: str, notice: Callable[[str], None]) -> Materialised:

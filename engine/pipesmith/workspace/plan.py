@@ -13,7 +13,7 @@ from pipesmith.pipeline.model import Stage
 from pipesmith.verdict.judgement import Judgement
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
-from pipesmith.workspace.preflight import preflight, preflight_gpus, preflight_notebooks
+from pipesmith.workspace.preflight import preflight, preflight_conda, preflight_gpus, preflight_notebooks
 from pipesmith.workspace.results import BuildResult, StageResult
 from pipesmith.workspace.session import Session, select_stages
 
@@ -115,6 +115,8 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
     refuse(session, verdicts)
     preflight_gpus(session, [each for each in stages if verdicts[each.name].state in (State.STALE, State.PENDING)])
+    if not options.dry_run:
+        preflight_conda(session, [stage for stage in stages if verdicts[stage.name].state is State.STALE])
     return Plan(
         session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
     )

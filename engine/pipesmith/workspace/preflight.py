@@ -13,7 +13,7 @@ from pipesmith.pipeline.keys import COMPUTE_KINDS
 from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Stage
 from pipesmith.workspace.session import Session
 
-__all__ = ["preflight", "preflight_gpus", "preflight_notebooks"]
+__all__ = ["preflight", "preflight_conda", "preflight_gpus", "preflight_notebooks"]
 
 
 def preflight(
@@ -71,12 +71,6 @@ def _unsupported(session: Session, stages: Iterable[Stage], fresh: Collection[st
                 f"environment.{environment.name}.{'image' if environment.image else 'dockerfile'}",
                 f"an image needs a compute that runs containers, and `{stage.name}` runs on `{stage.compute}`",
                 'give it a `compute` of `kind = "docker"`',
-            )
-        if environment is not None and environment.conda:
-            yield from once(
-                f"environment.{environment.name}.conda",
-                f"this version does not build environments of `conda` (needed by `{stage.name}`)",
-                "use `packages` or `requirements`",
             )
         for name, given in stage.inputs.items():
             if given.mode is InputMode.STREAM:
@@ -158,6 +152,22 @@ def preflight_notebooks(session: Session, stages: Iterable[Stage]) -> None:
             findings[key] = _finding(session, key, text, _remedy(stage.environment, lacking))
     if findings:
         raise ConfigError(list(findings.values()))
+
+
+def preflight_conda(session: Session, stages: Iterable[Stage]) -> None:
+    """Raise ConfigError for stages that are to run here in an environment of conda packages which is not built, where
+    nothing here could build it. Environments are resolved by now."""
+    for stage in stages:
+        environment = session.pipeline.environments.get(stage.environment or "")
+        if environment is None or not environment.conda or session.pipeline.computes[stage.compute].kind != "local":
+            continue
+        from pipesmith.environments.conda import need_conda
+        from pipesmith.environments.materialise import environment_key, environments_folder, is_whole
+
+        pin = session.pins.environment_pin(environment)
+        if pin is None or not is_whole(os.path.join(environments_folder(), environment_key(pin))):
+            with session.pins.located(environment.name):
+                need_conda(f"environment `{environment.name}`")
 
 
 def _lacking(session: Session, stage: Stage, notebook: str) -> list[str]:

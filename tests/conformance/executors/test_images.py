@@ -152,3 +152,35 @@ def index_of_curated(repo, tmp_path: Path) -> Path:
         del repo.env[name]
     repo.env |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(folder), "UV_CACHE_DIR": str(tmp_path / "uv-cache")}
     return folder
+
+
+def test_conda_packages_become_an_image(repo, docker_place, pipeline, tmp_path: Path):
+    """Installed here for the daemon's platform, and moved to their place in the image; programs start by their first
+    line, variables of activation are there."""
+    from tests.environments.conda_channel import Channel, program_in
+
+    channel = Channel(tmp_path / "channel")
+    channel.add_python()
+    channel.add_module("alpha", "1.5")
+    script = 'export DELTA_DATA="$CONDA_PREFIX/share/delta"\n'
+    channel.add("delta", "1.0", files={"etc/conda/activate.d/delta.sh": script, "share/delta/x": "found\n"})
+    program = program_in(repo.home / "tools")
+    repo.env |= {"PATH": f"{program.parent}:{repo.env['PATH']}", "CONDA_CHANNELS": channel.url}
+    repo.env |= {"CONDA_SOLVER": "classic", "CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false"}
+    table = f'conda = ["alpha", "delta"]\npython = "{PYTHON}"\nbase = "{IMAGE}"'
+    docker_place.toml = docker_place.toml.replace(f'image = "{IMAGE}"', table)
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        run = "alpha said > {outputs.o} && cat $DELTA_DATA/x >> {outputs.o} && which python >> {outputs.o}"
+        outputs = { o = "o" }
+        """,
+    )
+    result = repo.pipe("build")
+    assert repo.read("o") == "1.5 said\nfound\n/opt/environment/bin/python\n"
+    assert "building an image of 3 packages" in result.stderr and made(repo) == [("tools", "built")]
+    fingerprint = repo.pipe("build", "--json").json()["stages"][0]["fingerprint"]
+    repo.write("pipeline.toml", repo.read("pipeline.toml").replace('compute = "where"', 'compute = "local"', 1))
+    here = repo.pipe("build", "--json").json()["stages"][0]
+    assert (here["status"], here["fingerprint"]) == ("fresh", fingerprint)
