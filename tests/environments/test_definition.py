@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from pipesmith.environments.definition import asked_of, definition_digest, refuse_unsupported
+from pipesmith.environments.definition import asked_of, definition_digest
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Environment
 
@@ -111,7 +111,11 @@ def test_hashes_in_a_requirements_file_are_kept() -> None:
     assert asked.requirements == ("a==1 --hash=sha256:aa --hash=sha256:bb",)
 
 
-def test_what_this_version_does_not_build_is_refused() -> None:
-    environment = Environment(name="e", conda=("x",))
-    with pytest.raises(UserError, match="this version does not build environments of `conda`"):
-        refuse_unsupported(environment)
+def test_conda_specs_and_channels_count() -> None:
+    """In any order, with any spaces; channels in theirs, since the first that has a package gives it."""
+
+    def digest(conda: tuple[str, ...], channels: tuple[str, ...] = ()) -> str:
+        return definition_digest(Environment(name="e", conda=conda, channels=channels), lambda path: None)
+
+    assert digest(("a  >=1", "b")) == digest(("b", "a >=1")) != digest(("a >=2", "b"))
+    assert digest(("a",), ("x", "y")) != digest(("a",), ("y", "x")) != digest(("a",))

@@ -59,6 +59,14 @@ def _machine() -> list[Check]:
         found.append(Check("uv", True, uv_binary()))
     except PipeError as error:
         found.append(Check("uv", False, f"{error.text}: environments can't be made"))
+    from pipesmith.environments.conda import find_conda
+    from pipesmith.environments.dockerfiles import buildkit_command
+
+    conda, docker = find_conda(), buildkit_command()
+    nothing = "neither micromamba nor mamba nor conda: environments of conda packages can't be made"
+    found.append(Check("conda", True, conda.path if conda is not None else nothing))
+    classic = "no `docker` command that speaks to BuildKit: a daemon's classic builder is used"
+    found.append(Check("dockerfiles", True, f"BuildKit, by {docker[0]}" if docker is not None else classic))
     return found
 
 

@@ -147,7 +147,7 @@ def index_of_curated(repo, tmp_path: Path) -> Path:
 
     folder = tmp_path / "wheels"
     for name, version in (("torch", "2.5"), ("torch", "3.0"), ("numpy", "1.30")):
-        make_wheel(folder, name, version)
+        make_wheel(folder, name, version, build=f"1{uuid.uuid4().hex}")  # whose image no daemon has
     for name in [name for name in repo.env if name.startswith("UV_")]:
         del repo.env[name]
     repo.env |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(folder), "UV_CACHE_DIR": str(tmp_path / "uv-cache")}
@@ -162,8 +162,8 @@ def test_conda_packages_become_an_image(repo, docker_place, pipeline, tmp_path: 
     channel = Channel(tmp_path / "channel")
     channel.add_python()
     channel.add_module("alpha", "1.5")
-    script = 'export DELTA_DATA="$CONDA_PREFIX/share/delta"\n'
-    channel.add("delta", "1.0", files={"etc/conda/activate.d/delta.sh": script, "share/delta/x": "found\n"})
+    script, word = 'export DELTA_DATA="$CONDA_PREFIX/share/delta"\n', uuid.uuid4().hex  # no daemon has its image
+    channel.add("delta", "1.0", files={"etc/conda/activate.d/delta.sh": script, "share/delta/x": f"{word}\n"})
     program = program_in(repo.home / "tools")
     repo.env |= {"PATH": f"{program.parent}:{repo.env['PATH']}", "CONDA_CHANNELS": channel.url}
     repo.env |= {"CONDA_SOLVER": "classic", "CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false"}
@@ -178,7 +178,7 @@ def test_conda_packages_become_an_image(repo, docker_place, pipeline, tmp_path: 
         """,
     )
     result = repo.pipe("build")
-    assert repo.read("o") == "1.5 said\nfound\n/opt/environment/bin/python\n"
+    assert repo.read("o") == f"1.5 said\n{word}\n/opt/environment/bin/python\n"
     assert "building an image of 3 packages" in result.stderr and made(repo) == [("tools", "built")]
     fingerprint = repo.pipe("build", "--json").json()["stages"][0]["fingerprint"]
     repo.write("pipeline.toml", repo.read("pipeline.toml").replace('compute = "where"', 'compute = "local"', 1))
