@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.gpus.conftest import FakeDriver
+from tests.users import EVE, needs_root, run_as, start_as
 
 GIB = 1 << 30
 # Says which GPU it sees, then waits until the test lets it go on.
@@ -383,3 +387,32 @@ def test_a_shell_has_the_gpus_of_its_stage(repo, on_box: FakeDriver) -> None:
     done = repo.pipe("shell", "a", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES")
     assert done.stdout == "sees\n" and f"`a` asks for 1 GPU, held by pid {build.pid} (" in done.stderr
     finish(repo, build)
+
+
+@needs_root
+def test_between_users(repo, make_repo, on_box: FakeDriver) -> None:
+    """A GPU that somebody else's pipe gave out is taken, and who has it is named; what their stage uses is known as theirs."""
+    id = on_box.gpu(0)
+    hers = make_repo("hers")
+    hers.env |= on_box.env
+    hers.write("pipeline.toml", stage("a", 'gpu-memory = "30G"'))
+    subprocess.run(["chown", "-R", str(EVE.uid), hers.path], check=True)
+    lib = shutil.copytree(on_box.env["LD_LIBRARY_PATH"], repo.path.parent / "lib")  # where she can read it
+    hers.env["LD_LIBRARY_PATH"] = str(lib)
+    lib.chmod(0o755)
+    first = start_as(hers, EVE, sys.executable, "-m", "pipesmith", "build")
+    hers.home = hers.path.parent / "home-eve"
+    assert sees(hers, "a") == id
+    on_box.process(id, pid_of(hers, "a"), 40)
+    repo.write("pipeline.toml", stage("b", 'gpu-memory = "35G"') + stage("c", "gpus = 1", "echo 1 > {outputs.o}"))
+    second = repo.start("build", "-j2")
+    assert sees(repo, "b") == id
+    assert second.stderr is not None and second.stdout is not None
+    for line in second.stdout:
+        if "waits for" in line:
+            break
+    assert f"c waits for 1 GPU, held by pid {first.pid} of user {EVE.uid} (" in line
+    told = finish(hers, first) + finish(repo, second)
+    assert "used 42.9 GB of GPU memory and asked for 32.2 GB" not in told  # no more than half as much again
+    record = run_as(hers, EVE, "pipe", "show", "latest", "--json").json()["stages"][0]
+    assert record["gpu_peak_bytes"] == 40 * GIB
