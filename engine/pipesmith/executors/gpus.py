@@ -227,7 +227,8 @@ class GpuPool:
         pipes = {pid for state in states for pid in state.holders} - {os.getpid()}
         if pipes:
             what += f", held by {_told(pipes)}"
-        if memory_bytes and any(memory_bytes > state.gpu.memory_bytes - state.others_bytes > 0 for state in states):
+        known = [state for state in states if state.gpu.memory_bytes]
+        if memory_bytes and any(memory_bytes > state.gpu.memory_bytes - state.others_bytes for state in known):
             programs = {pid for state in states for pid in state.others}
             what += f", which other programs use{f' ({_told(programs)})' if programs else ''}"
         return what
