@@ -159,15 +159,18 @@ class Daemon:
             api.close()
 
     def info(self) -> DaemonInfo:
-        """Return what the daemon says of its machine; asked once. Raises EnvironmentFailure where it is not reached."""
-        if self._info is None:
-            with self.api() as api:
-                told = api.info()
-            self._info = DaemonInfo(
-                architecture=told.get("Architecture", ""),
-                cpus=int(told.get("NCPU", 0)),
-                memory_bytes=int(told.get("MemTotal", 0)),
-            )
+        """Return what the daemon says of its machine; asked once. Raises DaemonGone where it is not reached."""
+        return self._info or self.ask()
+
+    def ask(self) -> DaemonInfo:
+        """Return what the daemon says of its machine now. Raises DaemonGone where it is not reached."""
+        with self.api() as api:
+            told = api.info()
+        self._info = DaemonInfo(
+            architecture=told.get("Architecture", ""),
+            cpus=int(told.get("NCPU", 0)),
+            memory_bytes=int(told.get("MemTotal", 0)),
+        )
         return self._info
 
     def _connect(self) -> Any:

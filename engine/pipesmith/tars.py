@@ -15,12 +15,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pipesmith.errors import EnvironmentFailure
+from pipesmith.errors import EnvironmentFailure, StageError
 
-__all__ = ["Packer", "Parcel", "pack", "unpack"]
+__all__ = ["CutShort", "Packer", "Parcel", "pack", "unpack"]
 
 _CHUNK = 1 << 20
 _AHEAD = 8  # chunks between the thread that packs and the one that sends
+
+
+class CutShort(EnvironmentFailure):
+    """A stream ended before what it carries."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"what came back is not whole: {what}", "build again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ class _Stopped(Exception):
 
 
 def pack(parcels: Iterable[Parcel], uid: int, gid: int) -> Iterator[bytes]:
-    """Yield a tar of parcels, packed by a thread of its own. Raises OSError for what can't be read."""
+    """Yield a tar of parcels, packed by a thread of its own. Raises StageError for what can't be read."""
     ready: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
     stopped = threading.Event()
 
@@ -137,6 +144,9 @@ def pack(parcels: Iterable[Parcel], uid: int, gid: int) -> Iterator[bytes]:
         except _Stopped:
             pass
         except BaseException as error:
+            if isinstance(error, OSError):  # as it is, it would look like a fault of the connection
+                name, why = error.filename or "what is sent", error.strerror or f"it changed ({error})"
+                error = StageError(f"`{name}` can't be sent: {why}", "build again")
             try:
                 put(error)
             except _Stopped:
@@ -157,8 +167,9 @@ def pack(parcels: Iterable[Parcel], uid: int, gid: int) -> Iterator[bytes]:
 def unpack(stream: Iterable[bytes], place: str) -> None:
     """Unpack a tar whose one top member becomes `place`, an absolute path that is not there.
 
-    Raises EnvironmentFailure where the stream is cut short or damaged, or a member would lead out; OSError where it
-    can't be written. Executable bits and the texts of links are kept; times, owners and other bits are not."""
+    Raises CutShort where the stream ends too early or is damaged, EnvironmentFailure where a member would lead out,
+    OSError where it can't be written. Executable bits and the texts of links are kept; times, owners and other bits
+    are not."""
     source = _Source(iter(stream))
     made: dict[str, str] = {}
     top: str | None = None
@@ -175,9 +186,9 @@ def unpack(stream: Iterable[bytes], place: str) -> None:
                 _unpack_one(tar, member, target, made)
                 made[name] = target
     except tarfile.TarError as error:
-        raise EnvironmentFailure(f"what came back is not whole: {error}", "build again") from None
+        raise CutShort(str(error)) from None
     if top is None:
-        raise EnvironmentFailure("what came back is empty", "build again")
+        raise CutShort("it is empty")
     for _rest in source:  # what pads the archive: the answer is read to its end
         pass
 
@@ -205,9 +216,7 @@ def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, target: str, made
             while left:
                 data = content.read(min(_CHUNK, left))
                 if not data:
-                    raise EnvironmentFailure(
-                        f"what came back is not whole: `{member.name}` is cut short", "build again"
-                    )
+                    raise CutShort(f"`{member.name}` is cut short")
                 file.write(data)
                 left -= len(data)
     else:

@@ -1,7 +1,10 @@
 """Real Docker daemons for tests: one on a unix socket, a second one on TCP with TLS, and the way to one over ssh.
 
-    python tests/services/docker_services.py start KIND FOLDER      KIND: unix, tls, ssh, registry
+    python tests/services/docker_services.py start KIND FOLDER      KIND: unix, tls, ssh, registry, mortal
     python tests/services/docker_services.py stop FOLDER
+
+`mortal` is one more daemon, on a small disk, for who calls `kill`, `end` and `revive` here: alone, since others would
+miss it.
 
 Each starts once, whoever asks first; what it needs to be reached lies in FOLDER/KIND. Needs root, and the Debian packages
 docker.io, iptables, busybox-static, openssh-server, docker-registry.
@@ -51,7 +54,7 @@ def start(kind: str, folder: Path) -> Path:
                 _end(pid_file)
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
-            {"unix": _unix, "tls": _tls, "ssh": _ssh, "registry": _registry}[kind](place)
+            {"unix": _unix, "tls": _tls, "ssh": _ssh, "registry": _registry, "mortal": _mortal}[kind](place)
             (place / "ready").touch()
         return place
 
@@ -60,7 +63,10 @@ def stop(folder: Path) -> None:
     """End all that was started. Containers go with their daemons."""
     for pid_file in sorted(folder.glob("*/*.pid")):
         _end(pid_file)
+    for pid_file in folder.glob("*/exec/containerd/containerd.pid"):  # of a daemon that was killed
+        _end(pid_file)
     subprocess.run(["umount", "-q", *folder.glob("*/data/*/*/merged")], capture_output=True, check=False)
+    subprocess.run(["umount", "-q", "-l", folder / "mortal" / "data"], capture_output=True, check=False)
 
 
 def _end(pid_file: Path) -> None:
@@ -71,6 +77,10 @@ def _end(pid_file: Path) -> None:
         return
     for _ in range(100):
         try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # another process started it
+        try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return
@@ -80,8 +90,18 @@ def _end(pid_file: Path) -> None:
 
 def _daemon(place: Path, *flags: str) -> None:
     """Start a daemon with all of its own in one folder."""
+    for _ in range(3):
+        # One at a time: each makes the same chains of iptables anew. Daemons of others may do so too.
+        with open(place.parent / "daemons.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _started(place, flags):
+                return
+    raise RuntimeError(f"no Docker daemon: {(place / 'log').read_text()[-2000:]}")
+
+
+def _started(place: Path, flags: tuple[str, ...]) -> bool:
     with open(place / "log", "ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [
                 shutil.which("dockerd", path=PATH) or "dockerd",
                 f"--data-root={place}/data",
@@ -99,9 +119,12 @@ def _daemon(place: Path, *flags: str) -> None:
         )
     for _ in range(300):
         if docker(place, "version", check=False).returncode == 0:
-            return
+            return True
+        if process.poll() is not None:
+            return False
         time.sleep(0.1)
-    raise RuntimeError(f"no Docker daemon: {(place / 'log').read_text()[-2000:]}")
+    process.kill()
+    return False
 
 
 def docker(
@@ -119,11 +142,7 @@ def _unix(place: Path) -> None:
 
 def _import_image(place: Path) -> None:
     """Make an image of this very interpreter, its libraries and busybox: no registry is needed."""
-    root = place.parent / "rootfs.tar"
-    with open(root.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.exists():
-            _pack_root(root)
+    root = _root_of_images(place.parent)
     prefix = os.path.dirname(os.path.dirname(_python()))
     with open(root, "rb") as file:
         subprocess.run(
@@ -133,6 +152,16 @@ def _import_image(place: Path) -> None:
             capture_output=True,
             check=True,
         )
+
+
+def _root_of_images(folder: Path) -> Path:
+    """Return what lies in the image, as a tar that is made once."""
+    root = folder / "rootfs.tar"
+    with open(root.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _pack_root(root)
+    return root
 
 
 def _python() -> str:
@@ -203,14 +232,7 @@ def _tls(place: Path) -> None:
             "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
             "-out", f"{name}.pem", "-days", "30", "-extfile", f"{name}.ext",
         )  # fmt: skip
-    # A bridge of its own: with none, this daemon would delete that of the first one.
-    if subprocess.run(["ip", "link", "show", "pipetest1"], capture_output=True, check=False).returncode != 0:
-        for command in (
-            ["ip", "link", "add", "pipetest1", "type", "bridge"],
-            ["ip", "addr", "add", "172.30.7.1/24", "dev", "pipetest1"],
-            ["ip", "link", "set", "pipetest1", "up"],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
+    _bridge("pipetest1", "172.30.7.1/24")
     _daemon(
         place,
         f"--host=tcp://127.0.0.1:{free_port(place)}",
@@ -222,6 +244,49 @@ def _tls(place: Path) -> None:
         "--cgroup-parent=/pipetest1",
     )
     _import_image(place)
+
+
+def _bridge(name: str, address: str) -> None:
+    """Make a bridge for one daemon alone: with none, it would delete that of the first one."""
+    if subprocess.run(["ip", "link", "show", name], capture_output=True, check=False).returncode != 0:
+        for command in (
+            ["ip", "link", "add", name, "type", "bridge"],
+            ["ip", "addr", "add", address, "dev", name],
+            ["ip", "link", "set", name, "up"],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+
+
+SPARE_BYTES = 160 << 20  # on the disk of the mortal daemon, beside its image
+
+
+def _mortal(place: Path) -> None:
+    root = _root_of_images(place.parent)
+    (place / "data").mkdir()
+    size = f"size={root.stat().st_size + SPARE_BYTES}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", place / "data"], check=True, capture_output=True)
+    _bridge("pipetest2", "172.30.8.1/24")
+    revive(place)
+    _import_image(place)
+
+
+def revive(place: Path, *flags: str) -> None:
+    """Start the mortal daemon again, as it was; `--live-restore` among the flags: it takes up containers that run."""
+    _end(place / "exec" / "containerd" / "containerd.pid")  # outlives a daemon that was killed, and keeps a new one out
+    (place / "dockerd.pid").unlink(missing_ok=True)
+    # Without iptables: what is started now and then must not touch what the network of the others stands on.
+    own = ("--bridge=pipetest2", "--cgroup-parent=/pipetest2", "--iptables=false", "--ip6tables=false")
+    _daemon(place, *own, *flags)
+
+
+def kill(place: Path) -> None:
+    """Kill the mortal daemon: it says goodbye to nobody, and its containers go on."""
+    os.kill(int((place / "dockerd.pid").read_text()), signal.SIGKILL)
+
+
+def end(place: Path) -> None:
+    """Let the mortal daemon end in an orderly way; without `--live-restore` it ends its containers first."""
+    _end(place / "dockerd.pid")
 
 
 def _ssh(place: Path) -> None:

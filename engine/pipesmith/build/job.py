@@ -300,6 +300,7 @@ class StageJob:
                 tmpdir=tmpdir,
                 keep=keep,
                 live=live,
+                last=attempt == stage.retries,
             )
             with self._guard:
                 if self._cancelled:

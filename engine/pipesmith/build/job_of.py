@@ -35,9 +35,10 @@ def job_of(
     tmpdir: str,
     keep: KeepFolder,
     live: LiveLog,
+    last: bool,
 ) -> Job:
     """Return the job of one try. far: the executor sees none of this machine's files. key: the stage's fingerprint.
-    scratch, tmpdir: folders of this try. live: what it logs through the SDK goes there."""
+    scratch, tmpdir: folders of this try. live: what it logs through the SDK goes there. last: no other try follows."""
     given = _far(build, stage, tmpdir, keep, live) if far else _near(build, stage, tmpdir, keep, live, gpus)
     variables, mounts, sides = given
     layout = layout_of(build, stage)
@@ -62,6 +63,7 @@ def job_of(
         key=key,
         image=stage.environment if far else None,
         sides=sides,
+        last=last,
     )
 
 
@@ -105,8 +107,8 @@ def _far(build: BuildContext, stage: Stage, tmpdir: str, keep: KeepFolder, live:
     sides = [
         Side(origin=context, place=names["context.json"]),
         Side(origin=sdk_folder(), place=names["sdk"]),
-        Side(origin=live.log, place=names["log.jsonl"], back=True),
-        Side(origin=live.files, place=names["files"], back=True),
+        Side(origin=live.log, place=names["log.jsonl"], back=True, live=True),
+        Side(origin=live.files, place=names["files"], back=True, live=True),
     ]
     if kept:
         link = os.path.join(tmpdir, "keep")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from hashlib import blake2b
 from typing import Any
 
 from pipesmith.docker_client import Daemon, answer, is_missing, remove_container
+from pipesmith.docker_labels import HELPER, OWNER, owner
 from pipesmith.environments.dockerfiles import build_dockerfile, words
 from pipesmith.environments.materialise import count_text, ensure, hold
 from pipesmith.environments.resolve import pin_digest
@@ -231,7 +233,7 @@ class Images:
         from pipesmith.environments.conda import this_platform
         from pipesmith.environments.conda_install import activation, install_conda, moved
 
-        container = client.containers.create(base, command=["none"])
+        container = client.containers.create(base, command=["none"], **_as_helper())
         try:
             with ExitStack() as stack:
                 if platform == this_platform():
@@ -266,7 +268,7 @@ class Images:
                 f"and its base `{base}` has {major}.{minor}",
                 f'write `python = "{major}.{minor}"`, or another `base`',
             )
-        container = client.containers.create(base, command=["none"])
+        container = client.containers.create(base, command=["none"], **_as_helper())
         try:
             if pin.resolved:
                 with _installed(pin, machine, libc, self._root) as folder:
@@ -288,7 +290,8 @@ def _environment_of(client: Any, image: str) -> list[str]:
 
 def _commit(container: Any, tag: str, pin: EnvironmentPin, settings: dict[str, Any]) -> None:
     repository, _, version = tag.rpartition(":")
-    conf = {"Labels": {_LABEL: pin_digest(pin)}, "Cmd": ["python3"], **settings}
+    labels = {_LABEL: pin_digest(pin), OWNER: ""}  # what is made of it is nobody's
+    conf = {"Labels": labels, "Cmd": ["python3"], **settings}
     container.commit(repository=repository, tag=version, conf=conf)
 
 
@@ -302,6 +305,11 @@ def _pull_image(client: Any, daemon: Daemon, name: str) -> None:
             f"the image `{name}` can't be pulled to {daemon.title}: {words(error)}",
             f"`docker pull {name}` says more",
         ) from None
+
+
+def _as_helper() -> dict[str, Any]:
+    """Return by what a container is known as one that nobody needs once its pipe is gone."""
+    return {"name": f"{HELPER}image-{secrets.token_hex(8)}", "labels": {OWNER: owner()}}
 
 
 def _push(client: Any, name: str) -> str | None:
@@ -337,7 +345,9 @@ def _has(client: Any, name: str) -> bool:
 def _look_inside(client: Any, environment: Environment, base: str) -> Any:
     """Return the version, folders and platform of a base's Python, as `_PROBE` prints them."""
     for python in ("python3", "python"):
-        container = client.containers.create(base, command=[python, "-c", _PROBE], entrypoint=[], network_mode="none")
+        container = client.containers.create(
+            base, command=[python, "-c", _PROBE], entrypoint=[], network_mode="none", **_as_helper()
+        )
         try:
             container.start()
             if container.wait(timeout=60)["StatusCode"] == 0:

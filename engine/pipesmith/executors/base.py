@@ -58,11 +58,13 @@ class Mount:
 @record
 class Side:
     """What a job on a far side has beside its workspace. origin: an absolute path here, which need not be there. place:
-    where it appears there. back: what is there when the job has ended, whatever its end, replaces it."""
+    where it appears there. back: what is there when the job has ended, whatever its end, replaces it. live: what is
+    there while it runs does so too."""
 
     origin: str
     place: str
     back: bool = False
+    live: bool = False
 
 
 @record
@@ -92,7 +94,8 @@ class Job:
     folder of this attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside
     it. sandboxed False: runs in the workspace itself. log_path: where whole output goes. secrets: values masked in all
     that leaves the executor. key: its fingerprint, by which a far side knows it again. image: the environment that a
-    container is made of. sides: for a far side alone; its `env` speaks of FAR_WORKSPACE and FAR_SIDE then."""
+    container is made of. sides: for a far side alone; its `env` speaks of FAR_WORKSPACE and FAR_SIDE then. last: no
+    other try follows, so that a person may look at the sandbox of this one when it has failed."""
 
     run: str
     stage: str
@@ -114,6 +117,7 @@ class Job:
     key: str = ""
     image: str | None = None
     sides: tuple[Side, ...] = ()
+    last: bool = True
 
 
 @record

@@ -14,17 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.docker_client import Daemon, is_conflict, is_missing, remove_container
+from pipesmith.docker_labels import CLONE, CONTENT, HELPER, OWNER, STAGE, owner_is_gone
 from pipesmith.errors import EnvironmentFailure, PipeError
 from pipesmith.executors.base import Attempt, Capacity, Job
 from pipesmith.executors.docker_attempt import DockerAttempt
-from pipesmith.executors.docker_labels import CLONE, CONTENT, OWNER, STAGE, owner_is_gone
+from pipesmith.executors.docker_inputs import forget_volume
 
 __all__ = ["DockerExecutor", "DockerHost"]
 
 
 @dataclass(slots=True, eq=False)
 class DockerHost:
-    """One daemon of a compute. cpus, memory_bytes: what jobs may have of it together, None for all. gpus: ids."""
+    """One daemon of a compute. cpus, memory_bytes: what jobs may have of it together, None for all. gpus: ids. down:
+    why it can't be reached, None as long as it can."""
 
     daemon: Daemon
     cpus: float | None = None
@@ -32,9 +34,18 @@ class DockerHost:
     gpus: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
     free_gpus: list[str] = field(default_factory=list)
+    down: EnvironmentFailure | None = None
 
     def __post_init__(self) -> None:
         self.free_gpus = list(self.gpus)
+
+    def look(self) -> None:
+        """See whether it can be reached."""
+        try:
+            self.daemon.ask()
+            self.down = None
+        except EnvironmentFailure as error:
+            self.down = error
 
     def capacity(self) -> Capacity:
         """Return what jobs may have of it together. Raises EnvironmentFailure where it can't be reached."""
@@ -58,7 +69,7 @@ class DockerHost:
 class DockerExecutor:
     """name: the compute's in pipeline.toml. clone: names this clone's workspace to daemons that serve many.
     image(daemon, environment): the reference of an image that the daemon has then. digest(path): of what lies at an
-    absolute path here. said(text): told what takes long."""
+    absolute path here. said(text): told what takes long, and what went wrong that a build goes on without."""
 
     is_far = True
 
@@ -79,14 +90,47 @@ class DockerExecutor:
         self.digest = digest
         self.said = said
         self._changed = threading.Condition()
+        self._looking = threading.Lock()
         self._attempts: set[DockerAttempt] = set()
         self._used: set[DockerHost] = set()
+        self._looked = False
+        self._left: dict[str, DockerHost] | None = None  # where containers lie that a job may take up, by their names
         self._closed = False
-        self.sending = threading.Lock()  # one thing a time: the way there is what is short
+
+    def reachable(self) -> list[DockerHost]:
+        """Return the hosts that can be reached; asked once, all at the same time. One of several that can't is told.
+
+        Raises EnvironmentFailure where none can."""
+        with self._looking:
+            if not self._looked:
+                self._look(self.hosts)
+                self._looked = True
+        return self._up()
+
+    def _up(self) -> list[DockerHost]:
+        found = [host for host in self.hosts if host.down is None]
+        if not found:
+            failures = [host.down for host in self.hosts if host.down is not None]
+            if len(failures) == 1:
+                raise failures[0]
+            told = "; ".join(failure.text for failure in failures)
+            raise EnvironmentFailure(f"none of the hosts of `{self.name}` can be reached: {told}", failures[0].help)
+        return found
+
+    def _look(self, hosts: Sequence[DockerHost]) -> None:
+        threads = [threading.Thread(target=host.look, name=f"look {self.name}", daemon=True) for host in hosts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        down = [host.down for host in self.hosts if host.down is not None]
+        if len(down) < len(self.hosts):
+            for failure in down:
+                self.said(f"{failure.text}; its stages go to the other hosts")
 
     def capacity(self) -> Capacity:
-        """Return what all hosts have together. Raises EnvironmentFailure where one can't be reached."""
-        found = [host.capacity() for host in self.hosts]
+        """Return what all hosts that can be reached have together. Raises EnvironmentFailure where none can."""
+        found = [host.capacity() for host in self.reachable()]
         memory = [each.memory_bytes for each in found if each.memory_bytes is not None]
         return Capacity(
             cpus=sum(each.cpus for each in found),
@@ -96,7 +140,7 @@ class DockerExecutor:
 
     def largest(self) -> Capacity:
         """Return the most that one job can have: of each, that of the host which has most."""
-        found = [host.capacity() for host in self.hosts]
+        found = [host.capacity() for host in self.reachable()]
         return Capacity(
             cpus=max(each.cpus for each in found),
             memory_bytes=max((each.memory_bytes or 0 for each in found), default=0) or None,
@@ -125,18 +169,28 @@ class DockerExecutor:
             attempt.wait()
         for host in self._used:
             try:
-                self._sweep(host)
+                if host.down is None:
+                    self._sweep(host)
             except PipeError:
                 pass  # it is gone: the next build that uses it sweeps
             host.daemon.close()
 
     # -- for attempts -------------------------------------------------------------------------------------------------
 
-    def take_host(self, job: Job, stop: Callable[[], bool]) -> tuple[DockerHost, tuple[str, ...]] | None:
-        """Wait for a host that has room, and take it with as many GPUs as the job asks for. None: stopped meanwhile."""
+    def take_host(self, job: Job, name: str, stop: Callable[[], bool]) -> tuple[DockerHost, tuple[str, ...]] | None:
+        """Wait for a host that has room, and take it with as many GPUs as the job asks for. None: stopped meanwhile.
+
+        name: of its container; a host that has it already comes first. Raises EnvironmentFailure where none can be
+        reached."""
+        self.reachable()
+        self._find_left()
         with self._changed:
             while not stop():
-                with_room = [host for host in self.hosts if host.has_room(job)]
+                up = self._up()
+                known = (self._left or {}).get(name)
+                with_room = [
+                    host for host in ([known] if known in up else up) if host is not None and host.has_room(job)
+                ]
                 if with_room:
                     host = min(with_room, key=lambda each: len(each.jobs))
                     host.jobs.append(job)
@@ -153,12 +207,43 @@ class DockerExecutor:
             host.free_gpus = sorted([*host.free_gpus, *gpus], key=host.gpus.index)
             self._changed.notify_all()
 
+    def went_away(self, host: DockerHost, why: EnvironmentFailure, container: str | None = None) -> None:
+        """Send no more jobs to a host unless it answers. container: the name of one that may still be there."""
+        with self._changed:
+            if container is not None and self._left is not None:
+                self._left[container] = host
+        if len(self.hosts) == 1:
+            return  # nothing else is left: each job asks it anew
+        before = host.down
+        host.look()
+        if host.down is not None and before is None:
+            self.said(f"{host.down.text}; stages go to the other hosts")
+
+    def silent(self, host: DockerHost) -> None:
+        """Ask nothing more of a host that answers nothing."""
+        host.down = EnvironmentFailure(f"the Docker daemon of {host.daemon.title} says nothing")
+
     def ended(self, attempt: DockerAttempt) -> None:
         with self._changed:
             self._attempts.discard(attempt)
 
+    def _find_left(self) -> None:
+        """Note where containers of ended builds lie. With one host, there is nothing to choose."""
+        with self._looking:
+            if self._left is not None:
+                return
+            found: dict[str, DockerHost] = {}
+            for host in self._up() if len(self.hosts) > 1 else ():
+                try:
+                    with host.daemon.client() as client:
+                        found |= {container.name: host for container in containers_of(client, self.clone)}
+                except EnvironmentFailure as error:
+                    host.down = error
+            self._left = found
+
     def _sweep(self, host: DockerHost) -> None:
-        """Remove containers of this workspace whose pipe is gone, and that no stage of this build took up."""
+        """Remove containers of this workspace whose pipe is gone, and that no stage of this build took up, and what was
+        of use only to a pipe that is gone, of whichever workspace."""
         with host.daemon.client() as client:
             for container in containers_of(client, self.clone):
                 labels = container.labels
@@ -167,12 +252,26 @@ class DockerExecutor:
                         f"a container that an ended build left on {host.daemon.title} is removed: {labels[STAGE]}"
                     )
                     remove_container(container)
+            drop_helpers(client)
 
 
 def containers_of(client: Any, clone: str) -> list[Any]:
     """Return a workspace's containers on a daemon, ended ones too."""
     found: list[Any] = client.containers.list(all=True, filters={"label": f"{CLONE}={clone}"}, ignore_removed=True)
     return found
+
+
+def drop_helpers(client: Any) -> int:
+    """Remove containers that gave access to an image or a volume, and whose pipe is gone; return how many."""
+    count = 0
+    named = {"label": OWNER, "name": f"^/?{HELPER}"}  # by name as well: an image hands its labels on
+    for container in client.containers.list(all=True, filters=named, ignore_removed=True):
+        if STAGE not in container.labels and owner_is_gone(container.labels.get(OWNER, "")):
+            remove_container(container)
+            if container.labels.get(CONTENT):
+                forget_volume(client, container.labels[CONTENT])
+            count += 1
+    return count
 
 
 def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:
@@ -185,6 +284,7 @@ def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:
             if owner_is_gone(container.labels.get(OWNER, "")):
                 remove_container(container)
                 containers += 1
+        containers += drop_helpers(client)
         for mark in client.volumes.list(filters={"label": CONTENT}):
             name = mark.name.removesuffix("-whole")
             try:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.docker_client import Daemon, answer, is_conflict, is_missing, remove_container
+from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict, is_missing, remove_container
+from pipesmith.docker_labels import CLONE, OWNER, RUN, STAGE, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
 from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, JobResult, Usage
 from pipesmith.executors.docker_inputs import ensure_volume, mountpoint, units_of
-from pipesmith.executors.docker_labels import CLONE, OWNER, RUN, STAGE, owner, owner_is_gone
+from pipesmith.executors.docker_output import ContainerOutput
+from pipesmith.executors.docker_results import FAILED_LIMIT, ContainerResults, LiveSides
+from pipesmith.executors.docker_watch import ContainerLost, ContainerWatch, was_ended_from_outside
 from pipesmith.executors.output import JobOutput
-from pipesmith.tars import Parcel, pack, unpack
+from pipesmith.pipeline.units import size_text
+from pipesmith.tars import Parcel, pack
 
 if TYPE_CHECKING:
-    from pipesmith.executors.docker import DockerExecutor
+    from pipesmith.executors.docker import DockerExecutor, DockerHost
 
 __all__ = ["DockerAttempt"]
 
-_SAMPLE_S = 1.0
 _WAKE_S = 0.2
-_LOOK_S = 0.1
-_WAIT_S = 24 * 3600
-_CHUNK = 2 << 20
-_GONE_PATIENCE_S = 15.0
+_UNANSWERED_S = 15.0  # how long one that was cancelled waits for a daemon that says nothing
 _INIT_FAILED = "[FATAL tini"  # what Docker's init says of a command that can't be executed
+_DISK_FULL = "no space left on device"
 
 
 class DockerAttempt:
@@ -45,10 +45,13 @@ class DockerAttempt:
         self._log: int | None = None
         self._output: JobOutput | None = None
         self._reading = threading.Lock()
-        self._lost = False  # whether the daemon went away: its container may still be there
+        self._host: DockerHost | None = None
+        self._lost = False  # whether its container may still be there, and is left to the next build
         self._imaging = False  # whether the daemon is busy with its image
-        self._peak_bytes = 0
-        self._cpu_s = 0.0
+        self._cancelled_at = 0.0
+        self._heard = 0.0  # when something last went there
+        self._watch: ContainerWatch | None = None
+        self._results: ContainerResults | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -56,17 +59,36 @@ class DockerAttempt:
     def wait(self) -> JobResult:
         """Block until the container is gone, then return how it ended.
 
-        One that is cancelled while its image is pulled or built is not waited for: that goes on, for the next one."""
+        One that is cancelled is not waited for while its image is pulled or built, which goes on, for the next one; nor
+        when its daemon says nothing any more."""
         while self._thread.is_alive():
             self._thread.join(_WAKE_S)
-            if self._cancelled.is_set() and self._imaging:
-                return JobResult(exit_code=None, root=os.path.join(self._job.scratch, "sandbox"), cancelled=True)
+            if self._cancelled.is_set() and (self._imaging or self._is_unanswered()):
+                return JobResult(exit_code=None, root=self._root, cancelled=True)
         assert self._result is not None
         return self._result
 
     def cancel(self) -> None:
         """Ask it to end."""
+        self._cancelled_at = self._cancelled_at or time.monotonic()
         self._cancelled.set()
+
+    def _is_unanswered(self) -> bool:
+        heard = [self._cancelled_at + self._job.grace_s, self._heard]
+        heard += [each.heard for each in (self._watch, self._results) if each is not None]
+        if self._host is None or time.monotonic() < max(heard) + _UNANSWERED_S:
+            return False
+        if not self._lost:
+            self._lost = True
+            self._executor.silent(self._host)
+            self._executor.said(
+                f"the Docker daemon of {self._host.daemon.title} says nothing: `{self._job.stage}` may go on there"
+            )
+        return True
+
+    @property
+    def _root(self) -> str:
+        return os.path.join(self._job.scratch, "sandbox")
 
     # -- its life -----------------------------------------------------------------------------------------------------
 
@@ -76,73 +98,155 @@ class DockerAttempt:
             told = self._in_a_container()
         except Cancelled:
             told = {"cancelled": True}
+        except ContainerLost as error:
+            if self._cancelled.is_set():
+                self._executor.said(error.text)
+            told = {"problem": error.text, "cancelled": self._cancelled.is_set()}
         except PipeError as error:
             told = {"problem": error.headline}
-        except OSError as error:
-            told = {"problem": f"`{error.filename}`: {error.strerror}" if error.filename else str(error)}
         except Exception as error:
-            told = {"problem": answer(error) or f"its container failed: {error!r}"}
+            told = {"problem": self._refusal(error) or _fault(error)}
         finally:
             tail: tuple[str, ...] = ()
             if self._output is not None:
                 with self._reading:
                     tail = self._output.end()
-                    told["problem"] = told.get("problem") or self._output.problem
-            if told.get("exit") == 127 and any(line.startswith(_INIT_FAILED) for line in tail):
-                told["problem"] = told.get("problem") or f"the command `{self._job.argv[0]}` is not in its image"
             if self._log is not None:
                 os.close(self._log)
+            used = self._watch
             self._result = JobResult(
                 exit_code=told.get("exit"),
-                root=os.path.join(self._job.scratch, "sandbox"),
+                root=self._root,
                 timed_out=told.get("timed_out", False),
                 cancelled=told.get("cancelled", False),
                 out_of_memory=told.get("out_of_memory", False),
-                problem=told.get("problem"),
-                usage=Usage(wall_s=time.monotonic() - self._began, cpu_s=self._cpu_s, peak_bytes=self._peak_bytes),
+                problem=told.get("problem") or self._problem(told, tail),
+                usage=Usage(
+                    wall_s=time.monotonic() - self._began,
+                    cpu_s=used.cpu_s if used is not None else 0.0,
+                    peak_bytes=used.peak_bytes if used is not None else 0,
+                ),
                 tail=tail,
             )
             self._executor.ended(self)
 
+    def _problem(self, told: dict[str, Any], tail: tuple[str, ...]) -> str | None:
+        """Return what its last words say of why it failed, or what is wrong with its output."""
+        code = told.get("exit")
+        if code == 127 and any(line.startswith(_INIT_FAILED) for line in tail):
+            return f"the command `{self._job.argv[0]}` is not in its image"
+        failed = bool(code) and not (told.get("timed_out") or told.get("out_of_memory"))
+        if failed and self._host is not None and any(_DISK_FULL in line.lower() for line in tail):
+            return f"exited with {code}: no space was left where it wrote, on {self._host.daemon.title}"
+        return self._output.problem if self._output is not None else None
+
+    def _refusal(self, error: Exception) -> str | None:
+        """Return what a daemon said no with; None for what is no answer of a daemon."""
+        text = answer(error)
+        if text is None or self._host is None or _DISK_FULL not in text.lower():
+            return text
+        name = self._executor.name
+        return (
+            f"the disk of {self._host.daemon.title} is full: {text}; "
+            f"`pipe compute down {name}` removes inputs there that nothing uses"
+        )
+
     def _in_a_container(self) -> dict[str, Any]:
         job = self._job
-        os.makedirs(os.path.join(job.scratch, "sandbox"))
+        os.makedirs(self._root)
         if job.log_path:
             os.makedirs(os.path.dirname(job.log_path), exist_ok=True)
             self._log = os.open(job.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._output = JobOutput(self._log, job.secrets, self._on_line)
-        taken = self._executor.take_host(job, self._cancelled.is_set)
+        taken = self._executor.take_host(job, self._name, self._cancelled.is_set)
         if taken is None:
             raise Cancelled()
-        host, gpus = taken
+        self._host, gpus = taken
         try:
-            with host.daemon.client() as client:
-                return self._on(client, host.daemon, gpus)
+            return self._on(self._host.daemon, self._output, gpus)
+        except DaemonGone as error:
+            self._executor.went_away(self._host, error)
+            raise
+        except ContainerLost as error:
+            self._executor.went_away(self._host, error, self._name)
+            raise
         finally:
-            self._executor.give_host(host, job, gpus)
+            self._executor.give_host(self._host, job, gpus)
 
-    def _on(self, client: Any, daemon: Daemon, gpus: tuple[str, ...]) -> dict[str, Any]:
-        container = self._adopted(client)
-        following: list[threading.Thread]
-        if container is not None:
-            self._executor.said(f"`{self._job.stage}` goes on in a container of an earlier build, on {daemon.title}")
-            following = [self._follow(daemon, container.id, stream, self._replayed) for stream in ("stdout", "stderr")]
-        else:
-            container = self._made(client, daemon, gpus)
+    def _on(self, daemon: Daemon, said: JobOutput, gpus: tuple[str, ...]) -> dict[str, Any]:
+        with daemon.client() as client:
+            adopted = self._adopted(client, daemon)
+            container = adopted or self._made(client, daemon, gpus)
         try:
-            if container.status == "created":
-                ready = threading.Event()
-                following = [self._follow(daemon, container.id, "both", self._attached, ready)]
-                ready.wait(10)
-                self._start(container)
-            told = self._watch(client, daemon, container.id)
-            for thread in following:
-                thread.join(5)
-            self._bring_back(container, whole=told.get("exit") == 0 and not told.get("timed_out"))
-            return told
+            output = ContainerOutput(daemon, container.id, said, self._reading)
+            if adopted is not None:
+                self._executor.said(
+                    f"`{self._job.stage}` goes on in a container of an earlier build, on {daemon.title}"
+                )
+                output.resume()
+            else:
+                output.attach()
+                with daemon.client() as client:
+                    self._start(client, container.id)
+            return self._followed(daemon, container.id, output)
+        except ContainerLost:
+            self._lost = True
+            raise
         finally:
             if not self._lost:
-                remove_container(container)
+                _drop(daemon, container.id)
+
+    def _followed(self, daemon: Daemon, container: str, output: ContainerOutput) -> dict[str, Any]:
+        """Wait for the end of a container that runs, and bring back what it made."""
+        live = LiveSides(container, self._job.sides)
+        self._watch = ContainerWatch(daemon, container, self._job, output, self._cancelled, live.poll)
+        self._began = time.monotonic()  # what came before was the way there
+        try:
+            told = self._watch.until_ended()
+        finally:
+            live.close()
+        self._finish(output)
+        self._results = results = ContainerResults(
+            daemon=daemon,
+            container=container,
+            job=self._job,
+            stop=lambda: self._cancelled.is_set() and not told.get("cancelled"),
+        )
+        results.bring_sides()
+        if told.get("cancelled"):
+            return told
+        ended_well = told["exit"] == 0 and not (told.get("timed_out") or told.get("problem"))
+        if not (ended_well and results.bring_outputs()) and self._job.last:
+            self._bring_sandbox(results)
+        return told
+
+    def _finish(self, output: ContainerOutput) -> None:
+        try:
+            output.finish()
+        except DaemonGone as error:
+            raise ContainerLost(
+                f"{error.text}, before all that it said was here; the next build takes its container up"
+            ) from None
+        except Exception as error:
+            text = answer(error)
+            if text is None:
+                raise
+            self._executor.said(f"the log of `{self._job.stage}` is not whole: {text}")
+
+    def _bring_sandbox(self, results: ContainerResults) -> None:
+        units, _copied = units_of(self._job.layout, lambda _path: "")
+        try:
+            left_out = results.bring_sandbox([unit.path for unit in units])
+        except Cancelled:
+            raise
+        except Exception as error:
+            self._executor.said(f"the sandbox of `{self._job.stage}` is not kept: {answer(error) or error}")
+            return
+        for path in left_out:
+            self._executor.said(
+                f"`{path}` of the sandbox of `{self._job.stage}` is not kept: "
+                f"it has more than {size_text(FAILED_LIMIT)} in all"
+            )
 
     # -- made ---------------------------------------------------------------------------------------------------------
 
@@ -150,8 +254,8 @@ class DockerAttempt:
     def _name(self) -> str:
         return f"pipesmith-{self._job.key[-24:]}-{self._executor.clone}"
 
-    def _adopted(self, client: Any) -> Any | None:
-        """Return a container that an ended build left running, or ended, with this very job."""
+    def _adopted(self, client: Any, daemon: Daemon) -> Any | None:
+        """Return a container that an ended build, or an earlier try, left running, or ended, with this very job."""
         if not self._job.key:
             return None
         try:
@@ -160,17 +264,23 @@ class DockerAttempt:
             if is_missing(error):
                 return None
             raise
-        if not owner_is_gone(container.labels.get(OWNER, "")):
+        label = container.labels.get(OWNER, "")
+        if not is_left(label):
             raise EnvironmentFailure(
                 f"a container of another build has the name `{self._name}`", f"`docker rm -f {self._name}`"
             )
-        if container.status in ("running", "exited"):
+        state = container.attrs["State"]
+        if container.status in ("running", "paused"):
             return container
+        if container.status == "exited" and not was_ended_from_outside(state):
+            if state.get("ExitCode") == 0 or label != owner():  # an earlier try of this build has failed before
+                return container
+        elif container.status == "exited":
+            self._executor.said(
+                f"a container of `{self._job.stage}` on {daemon.title} was ended from outside: it runs anew"
+            )
         remove_container(container)
         return None
-
-    def _taken(self) -> EnvironmentFailure:
-        return EnvironmentFailure(f"a container of another build has its name, `{self._name}`")
 
     def _made(self, client: Any, daemon: Daemon, gpus: tuple[str, ...]) -> Any:
         job = self._job
@@ -184,9 +294,7 @@ class DockerAttempt:
         units, copied = units_of(job.layout, self._executor.digest)
         mounts = []
         for unit in units:
-            volume = ensure_volume(
-                client, daemon, unit, image, digest=self._executor.digest, stop=self._cancelled.is_set
-            )
+            volume = ensure_volume(client, daemon, unit, image, digest=self._executor.digest, stop=self._is_not_wanted)
             mounts += _mounts(f"{FAR_WORKSPACE}/{unit.path}", volume, mountpoint(client, daemon, volume))
         if self._cancelled.is_set():
             raise Cancelled()
@@ -209,9 +317,14 @@ class DockerAttempt:
 
     def _sent(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            if self._cancelled.is_set():
+            if self._is_not_wanted():
                 raise Cancelled()
             yield chunk
+
+    def _is_not_wanted(self) -> bool:
+        """Return whether it was cancelled; asked whenever something goes there."""
+        self._heard = time.monotonic()
+        return self._cancelled.is_set()
 
     def _settings(self, image: str, mounts: list[Any], gpus: tuple[str, ...]) -> dict[str, Any]:
         import docker.types
@@ -241,11 +354,11 @@ class DockerAttempt:
             settings["device_requests"] = [request]
         return settings
 
-    def _start(self, container: Any) -> None:
+    def _start(self, client: Any, container: str) -> None:
         try:
-            container.start()
+            client.api.start(container)
         except Exception as error:
-            text = answer(error)
+            text = self._refusal(error)
             if text is None:
                 raise
             missing = "executable file not found" in text or "no such file or directory" in text
@@ -254,144 +367,21 @@ class DockerAttempt:
                 f"the command `{name}` is not in its image" if missing else f"it can't be started: {text}"
             ) from None
 
-    # -- followed -----------------------------------------------------------------------------------------------------
 
-    def _follow(
-        self, daemon: Daemon, container: str, stream: str, read: Callable[..., None], *more: Any
-    ) -> threading.Thread:
-        def work() -> None:
-            try:
-                with daemon.client() as client:
-                    read(client, container, stream, *more)
-            except Exception:
-                pass  # the daemon is gone, which the one that waits for the end finds out
-            finally:
-                for event in more:
-                    event.set()
+def _fault(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"`{error.filename}`: {error.strerror}"
+    return f"its container failed: {error!r}"
 
-        thread = threading.Thread(target=work, name=f"output {self._job.stage}", daemon=True)
-        thread.start()
-        return thread
 
-    def _attached(self, client: Any, container: str, _both: str, ready: threading.Event) -> None:
-        stream = client.api.attach(container, stdout=True, stderr=True, stream=True, demux=True)
-        ready.set()
-        for out, err in stream:
-            self._take("stdout", out)
-            self._take("stderr", err)
-
-    def _replayed(self, client: Any, container: str, stream: str) -> None:
-        """Take all that a container has said so far, and what follows."""
-        chosen = {"stdout": stream == "stdout", "stderr": stream == "stderr"}
-        for data in client.api.logs(container, stream=True, follow=True, **chosen):
-            self._take(stream, data)
-
-    def _take(self, stream: str, data: bytes | None) -> None:
-        if data and self._output is not None:
-            with self._reading:
-                self._output.feed(stream, data)
-
-    def _watch(self, client: Any, daemon: Daemon, container: str) -> dict[str, Any]:
-        """Wait for the end of a container, ask it to end when that is due, and return how it ended."""
-        job = self._job
-        told: dict[str, Any] = {"timed_out": False, "cancelled": False}
-        ended = threading.Event()
-        failure: list[Exception] = []
-
-        def wait() -> None:
-            try:
-                with daemon.client() as own:
-                    own.api.wait(container, timeout=_WAIT_S)
-            except Exception as error:
-                failure.append(error)
-            ended.set()
-
-        threading.Thread(target=wait, name=f"wait {job.stage}", daemon=True).start()
-        self._began = time.monotonic()  # what came before was the way there
-        deadline = self._began + job.timeout_s if job.timeout_s is not None else None
-        kill_at: float | None = None
-        sample_at = time.monotonic() + _LOOK_S
-        while not ended.wait(_LOOK_S):
-            now = time.monotonic()
-            if kill_at is None and (self._cancelled.is_set() or (deadline is not None and now >= deadline)):
-                told["cancelled" if self._cancelled.is_set() else "timed_out"] = True
-                kill_at = now + job.grace_s
-                _signal(client, container, "SIGTERM")
-            elif kill_at is not None and now >= kill_at:
-                kill_at = now + 1.0
-                _signal(client, container, "SIGKILL")
-            if now >= sample_at:
-                self._sample(client, container)
-                sample_at = time.monotonic() + _SAMPLE_S
-        state = self._state(client, daemon, container, failure[0] if failure else None)
-        told["exit"] = state.get("ExitCode")
-        told["out_of_memory"] = bool(state.get("OOMKilled")) and told["exit"] != 0
-        if state.get("Error"):
-            told["problem"] = str(state["Error"])
-        return told
-
-    def _state(self, client: Any, daemon: Daemon, container: str, failure: Exception | None) -> dict[str, Any]:
-        """Return how a container ended. A daemon that is gone is given a moment to come back: it may have kept it."""
-        until = time.monotonic() + _GONE_PATIENCE_S
-        while True:
-            try:
-                with daemon.client() as own:
-                    state: dict[str, Any] = own.api.inspect_container(container)["State"]
-                if not state.get("Running"):
-                    return state
-                if failure is None:
-                    return state
-                with daemon.client() as own:
-                    own.api.wait(container, timeout=_WAIT_S)
-                failure = None
-            except Exception as error:
-                if is_missing(error):
-                    raise EnvironmentFailure("somebody removed its container") from None
-                if time.monotonic() > until or self._cancelled.is_set():
-                    self._lost = True
-                    raise EnvironmentFailure(
-                        f"the Docker daemon of {daemon.title} went away while it ran; "
-                        "the next build takes its container up, if that is still there"
-                    ) from None
-                time.sleep(0.5)
-
-    def _sample(self, client: Any, container: str) -> None:
-        """Note what a container uses."""
-        try:
-            stats = client.api.stats(container, stream=False, one_shot=True)
-        except Exception:
-            return
-        memory = stats.get("memory_stats", {})
-        self._peak_bytes = max(self._peak_bytes, int(memory.get("max_usage") or memory.get("usage") or 0))
-        self._cpu_s = max(self._cpu_s, stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9)
-
-    # -- brought back -------------------------------------------------------------------------------------------------
-
-    def _bring_back(self, container: Any, *, whole: bool) -> None:
-        """Bring outputs back, where the command ended well, and what it left beside the workspace in any case."""
-        for side in self._job.sides:
-            if side.back:
-                self._fetch(container, side.place, side.origin)
-        if whole:
-            for output in self._job.layout.outputs:
-                place = os.path.join(self._job.scratch, "sandbox", output.path)
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                self._fetch(container, f"{FAR_WORKSPACE}/{output.path}", place)
-
-    @staticmethod
-    def _fetch(container: Any, path: str, place: str) -> None:
-        """Unpack what lies at a path in a container; nothing there is fine."""
-        try:
-            chunks, _info = container.get_archive(path, chunk_size=_CHUNK)
-        except Exception as error:
-            if is_missing(error):
-                return
+def _drop(daemon: Daemon, container: str) -> None:
+    """Remove a container; where its daemon is gone it stays, for the next build to find."""
+    try:
+        with daemon.client() as client:
+            client.api.remove_container(container, force=True, v=True)
+    except Exception as error:
+        if answer(error) is None and not isinstance(error, DaemonGone):
             raise
-        if os.path.isdir(place) and not os.path.islink(place):
-            shutil.rmtree(place)
-        elif os.path.lexists(place):
-            os.unlink(place)
-        unpack(chunks, place)
 
 
 def _parcels(job: Job, units: list[str]) -> list[Parcel]:
@@ -422,12 +412,3 @@ def _mounts(place: str, volume: str, lies: str) -> list[Any]:
         docker.types.Mount(target=place, source=f"{lies}/data", type="bind", read_only=True),
         docker.types.Mount(target=f"/run/{volume}", source=volume, type="volume", read_only=True),
     ]
-
-
-def _signal(client: Any, container: str, name: str) -> None:
-    import docker.errors
-
-    try:
-        client.api.kill(container, signal=name)
-    except docker.errors.APIError:
-        pass  # it has ended

@@ -7,19 +7,21 @@ gives access to it while it is filled, and by its fixed name keeps others from f
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from pipesmith.docker_client import Daemon, is_conflict, is_missing, remove_container
+from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict, is_missing, remove_container
+from pipesmith.docker_labels import CONTENT, HELPER, OWNER, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
-from pipesmith.executors.docker_labels import CONTENT, OWNER, owner, owner_is_gone
 from pipesmith.tars import Parcel, pack
 
-__all__ = ["Unit", "ensure_volume", "units_of"]
+__all__ = ["Unit", "ensure_volume", "forget_volume", "mountpoint", "units_of"]
 
 _DATA = "/v"
 _RETRY_S = 0.2
@@ -92,25 +94,78 @@ def ensure_volume(
     while not _has_volume(client, f"{name}-whole"):
         if stop():
             raise Cancelled()
-        holder = _hold(client, name, image)
-        if holder is None:
-            time.sleep(_RETRY_S)
-            continue
-        try:
-            if _has_volume(client, f"{name}-whole"):
-                break
-            holder.put_archive(_DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
-            for below, origin, known in unit.entries:
-                if digest(origin) != known:
-                    raise StageError(
-                        f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again"
-                    )
-            client.volumes.create(f"{name}-whole", labels={CONTENT: unit.content})
-        except OSError as error:
-            raise StageError(f"input `{unit.path}` can't be sent: {error.filename or ''}: {error.strerror}") from None
-        finally:
-            remove_container(holder)
+        with _alone(name) as alone:
+            holder = _hold(client, name, image) if alone else None
+            if holder is None:
+                time.sleep(_RETRY_S)
+                continue
+            _fill(client, daemon, holder, name, unit, digest, stop)
     return name
+
+
+_filled_here: set[str] = set()  # by some thread of this process
+_guard = threading.Lock()
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[bool]:
+    """Give whether this thread is the only one of this process that fills a volume, for the time of a `with`."""
+    with _guard:
+        alone = name not in _filled_here
+        _filled_here.add(name)
+    try:
+        yield alone
+    finally:
+        if alone:
+            with _guard:
+                _filled_here.discard(name)
+
+
+def _fill(
+    client: Any,
+    daemon: Daemon,
+    holder: Any,
+    name: str,
+    unit: Unit,
+    digest: Callable[[str], str | None],
+    stop: Callable[[], bool],
+) -> None:
+    whole = False
+    try:
+        if _has_volume(client, f"{name}-whole"):  # another process was quicker
+            whole = True
+            return
+        holder.put_archive(_DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
+        for below, origin, known in unit.entries:
+            if digest(origin) != known:
+                raise StageError(f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again")
+        client.volumes.create(f"{name}-whole", labels={CONTENT: unit.content})
+        whole = True
+    finally:
+        _let_go(daemon, holder.id, None if whole else name)
+
+
+def _let_go(daemon: Daemon, holder: str, volume: str | None) -> None:
+    """Remove the container that gave access to a volume, and the volume where it is not whole. What a daemon that is
+    gone keeps of them is found by who fills it next."""
+    try:
+        with daemon.client() as client:
+            client.api.remove_container(holder, force=True, v=True)
+            if volume is not None:
+                forget_volume(client, volume)
+    except Exception as error:
+        if answer(error) is None and not isinstance(error, DaemonGone):
+            raise
+
+
+def forget_volume(client: Any, name: str) -> None:
+    """Remove a volume and what says that it is whole: the latter first."""
+    for each in (f"{name}-whole", name):
+        try:
+            client.api.remove_volume(each, force=True)
+        except Exception as error:
+            if not (is_missing(error) or is_conflict(error)):  # in use: another one has taken it up
+                raise
 
 
 def _parcels(unit: Unit) -> Iterator[Parcel]:
@@ -136,18 +191,19 @@ def _has_volume(client: Any, name: str) -> bool:
 
 
 def _hold(client: Any, name: str, image: str) -> Any | None:
-    """Return a container that gives access to a volume, made anew with it; None while another process has one."""
-    filler = f"{name}-fill"
+    """Return a container that gives access to a volume, made anew with it; None while another process has one. No other
+    thread of this one may."""
+    filler = f"{HELPER}{name}"
     try:
         other = client.containers.get(filler)
     except Exception as error:
         if not is_missing(error):
             raise
     else:
-        if not owner_is_gone(other.labels.get(OWNER, "")):
+        if not is_left(other.labels.get(OWNER, "")):
             return None
-        remove_container(other)  # it filled the volume with who knows what
-        client.api.remove_volume(name, force=True)
+        remove_container(other)
+        forget_volume(client, name)  # who knows what it was filled with
     try:
         return client.containers.create(
             image,

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.docker_client import Daemon
+from pipesmith.docker_client import Daemon, DaemonGone
+from pipesmith.docker_labels import used_by_jobs
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, PipeError, UserError
 from pipesmith.executors.base import Capacity, Executor
-from pipesmith.executors.docker_labels import used_by_jobs
 from pipesmith.pipeline.model import Compute, Environment, Stage
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeState:
-    """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. memory: bytes. queue: jobs
-    that it has at work. devices: the GPUs of this machine. where: it is, for people."""
+    """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. nodes: its machines, of a
+    pool those that can be reached; `error` names the others. memory: bytes. queue: jobs that it has at work. devices:
+    the GPUs of this machine. where: it is, for people."""
 
     name: str
     kind: str
@@ -173,7 +174,14 @@ class Computes:
             executor = self.docker(compute)
             if compute.name not in found:
                 found[compute.name] = executor.capacity()
-            findings += self._too_much(stage, executor.largest())
+            more = list(self._too_much(stage, executor.largest()))
+            down = [host.down.text for host in executor.hosts if host.down is not None]
+            if more and down:
+                raise EnvironmentFailure(
+                    f"{more[0].text} without the hosts that can't be reached: {'; '.join(down)}",
+                    "`pipe compute status` asks all of them",
+                )
+            findings += more
         if findings:
             raise ConfigError(findings)
         return found
@@ -207,7 +215,14 @@ class Computes:
                 f"environment `{environment.name}` is an image, and no stage that uses it runs in containers",
                 'give one a `compute` of `kind = "docker"`',
             )
-        return resolve_image(self.daemons(pipeline.computes[names[0]])[0], environment)
+        failure: EnvironmentFailure | None = None
+        for daemon in self.daemons(pipeline.computes[names[0]]):
+            try:
+                return resolve_image(daemon, environment)
+            except DaemonGone as error:  # another one of a pool will do
+                failure = failure or error
+        assert failure is not None
+        raise failure
 
     def daemons(self, compute: Compute) -> list[Daemon]:
         """Return the daemons of a compute of kind docker."""
@@ -248,15 +263,17 @@ class Computes:
 
     def push_image(self, compute: Compute, environment: str) -> str:
         """Send an environment's image to its registry and return its name there. Raises EnvironmentFailure."""
-        daemon = self.daemons(compute)[0]
+        daemon = self.docker(compute).reachable()[0].daemon
         name = self.image_on(daemon, environment)
         with self.session.pins.located(environment):
             self._images.push(daemon, name)
         return name
 
     def images_on(self, compute: Compute, environment: str) -> list[str]:
-        """Return an environment's image on each daemon of a compute."""
-        return [self.image_on(daemon, environment) for daemon in self.daemons(compute)]
+        """Return an environment's image on each daemon of a compute that can be reached; one that can't is told.
+
+        Raises EnvironmentFailure where none can."""
+        return [self.image_on(host.daemon, environment) for host in self.docker(compute).reachable()]
 
     @cached_property
     def _images(self) -> Images:
@@ -417,13 +434,15 @@ def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], 
 
     refuse_inside_a_stage("pipe compute down")
     session = workspace.session()
+    session.computes.said = said
     try:
         for compute in _usable(session, names):
             if compute.kind == "docker":
                 from pipesmith.executors.docker import clone_name, drop_leftovers
 
                 clone = clone_name(workspace.repo.common_dir, workspace.prefix)
-                for daemon in session.computes.daemons(compute):
+                for host in session.computes.docker(compute).reachable():
+                    daemon = host.daemon
                     containers, volumes = drop_leftovers(daemon, clone)
                     said(f"{daemon.title}: {_count(containers, 'container')} and {_count(volumes, 'input')} removed")
     finally:
@@ -445,21 +464,23 @@ def _state(session: Session, compute: Compute) -> ComputeState:
             state="unsupported",
             error=f"this version does not run stages on `{compute.kind}`",
         )
-    nodes = len(session.computes.daemons(compute))
+    executor = session.computes.docker(compute)
     try:
-        executor = session.computes.docker(compute)
-        capacity = executor.capacity()
+        capacity, up = executor.capacity(), executor.reachable()
         cpus, memory, gpus, queue = 0.0, 0, 0, 0
-        for host in executor.hosts:
+        for host in up:
             used = used_by_jobs(host.daemon)
             cpus, memory, gpus, queue = cpus + used[0], memory + used[1], gpus + used[2], queue + used[3]
     except PipeError as error:
+        nodes = len(executor.hosts)
         return ComputeState(name=compute.name, kind=compute.kind, state="down", nodes=nodes, error=error.text)
+    down = [host.down.text for host in executor.hosts if host.down is not None]
     return ComputeState(
         name=compute.name,
         kind=compute.kind,
         state="up",
-        nodes=nodes,
+        nodes=len(up),
+        error="; ".join(down) or None,
         cpus=Share(capacity.cpus, cpus),
         memory=Share(capacity.memory_bytes or 0, memory),
         gpus=Share(len(capacity.gpus), gpus),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.services import docker_services
 
 SERVICES = Path(__file__).resolve().parents[2] / "services" / "docker_services.py"
 IMAGE = "pipesmith/python:test"
@@ -88,6 +90,9 @@ def place_of(kind: str) -> Place:
     if kind == "docker-tls":
         tls = service("tls")
         return Place(kind, _docker(f'host = "{tls_url(tls)}"\n{tls_keys(tls)}'), daemon=tls)
+    if kind == "docker-mortal":
+        mortal = service("mortal")
+        return Place(kind, _docker(f'host = "unix://{mortal}/docker.sock"'), daemon=mortal)
     assert kind == "docker-ssh"
     ssh = service("ssh")
     return Place(kind, _docker('host = "ssh://gpubox"'), daemon=ssh.parent / "tls")
@@ -113,6 +118,22 @@ def docker_place(repo: Any) -> Place:
 @pytest.fixture
 def tls_place(repo: Any) -> Place:
     return prepared(place_of("docker-tls"), repo)
+
+
+@pytest.fixture
+def mortal_place(repo: Any) -> Iterator[Place]:
+    """A daemon for this test alone, on a small disk, which it may kill; it is alive again afterwards."""
+    place = prepared(place_of("docker-mortal"), repo)
+    assert place.daemon is not None
+    with open(f"{place.daemon}.alone", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
+        if subprocess.run(
+            ["docker", "-H", f"unix://{place.daemon}/docker.sock", "version"], capture_output=True
+        ).returncode:
+            docker_services.revive(place.daemon)
+        if left := place.docker("ps", "-aq").split():
+            place.docker("rm", "-f", *left)
 
 
 @pytest.fixture

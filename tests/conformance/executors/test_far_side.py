@@ -66,7 +66,7 @@ def test_an_input_is_sent_once(repo, docker_place, pipeline):
     )
     began = time.time()
     repo.pipe("build", "-j1")
-    filled = [name for name in made_since(docker_place, began) if name.endswith("-fill")]
+    filled = [name for name in made_since(docker_place, began) if name.startswith("pipesmith-for-")]
     assert filled and len(filled) == len(set(filled))
     again = time.time()
     repo.pipe("build", "--force")
@@ -96,7 +96,7 @@ def test_two_builds_send_one_input_once(repo, docker_place, pipeline):
     for process in processes:
         _out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-    filled = [name for name in made_since(docker_place, began) if name.endswith("-fill")]
+    filled = [name for name in made_since(docker_place, began) if name.startswith("pipesmith-for-")]
     assert filled and len(filled) == len(set(filled))
 
 

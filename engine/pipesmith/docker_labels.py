@@ -8,13 +8,14 @@ import socket
 from pipesmith.docker_client import Daemon
 from pipesmith.liveness import is_alive, process_mark
 
-__all__ = ["CLONE", "CONTENT", "OWNER", "RUN", "STAGE", "owner", "owner_is_gone", "used_by_jobs"]
+__all__ = ["CLONE", "CONTENT", "HELPER", "OWNER", "RUN", "STAGE", "is_left", "owner", "owner_is_gone", "used_by_jobs"]
 
 CLONE = "pipesmith.clone"  # of which workspace
 RUN = "pipesmith.run"
 STAGE = "pipesmith.stage"
 OWNER = "pipesmith.owner"  # `HOST PID MARK`: the process that looks after it
 CONTENT = "pipesmith.content"  # of a volume: the name of what lies in it
+HELPER = "pipesmith-for-"  # how the names of containers begin that give access to an image or a volume
 
 
 def owner() -> str:
@@ -27,6 +28,12 @@ def owner_is_gone(text: str) -> bool:
     host, _, rest = text.partition(" ")
     pid, _, mark = rest.partition(" ")
     return host == socket.gethostname() and pid.isdecimal() and not is_alive(int(pid), mark)
+
+
+def is_left(text: str) -> bool:
+    """Return whether what has an OWNER label was left by an ended process, or by this one itself, which a caller knows
+    not to use it."""
+    return text == owner() or owner_is_gone(text)
 
 
 def used_by_jobs(daemon: Daemon) -> tuple[float, int, int, int]:
