@@ -213,7 +213,11 @@ class StageJob:
                     if changed:
                         remove(scratch)
                         raise StageError(f"{', '.join(changed)} {CHANGED}", "build again")
-                    self._finish(outcome, result)
+                    try:
+                        self._finish(outcome, result)
+                    except BaseException:
+                        self._keep_failed(scratch)
+                        raise
                     aside.commit()
             if result.ok:
                 keep.drop()
@@ -413,7 +417,7 @@ class StageJob:
     def _collect(self, root: str) -> tuple[LockedOut, ...]:
         stage, store = self._stage, self._build.store
         outs = []
-        for name, output in stage.outputs.items():
+        for name, output in stage.outputs.items():  # all, before any is moved out of what a person will look at
             made = os.path.join(root, output.path)
             if not os.path.lexists(made):
                 raise StageError(
@@ -424,6 +428,8 @@ class StageJob:
                 raise StageError(
                     f"output `{name}` (`{output.path}`) is a symbolic link", "write a file or a folder there"
                 )
+        for name, output in stage.outputs.items():
+            made = os.path.join(root, output.path)
             if stage.sandbox and os.geteuid() != 0 and os.path.isdir(made):
                 make_writable(made)  # nothing can be moved out of a folder that the stage made read-only
             digest = store.add_tree(made, move=stage.sandbox)

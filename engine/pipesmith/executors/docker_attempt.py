@@ -215,8 +215,11 @@ class DockerAttempt:
         results.bring_sides()
         if told.get("cancelled"):
             return told
-        ended_well = told["exit"] == 0 and not (told.get("timed_out") or told.get("problem"))
-        if not (ended_well and results.bring_outputs()) and self._job.last:
+        if told["exit"] == 0 and not (told.get("timed_out") or told.get("problem")):
+            failed = not results.bring_outputs()
+        else:
+            failed = self._job.last
+        if failed:
             self._bring_sandbox(results)
         return told
 

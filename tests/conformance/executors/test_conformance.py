@@ -406,6 +406,72 @@ def test_nothing_is_left_behind(repo, place, pipeline):
         assert place.docker("ps", "-aq", "--filter", f"label=pipesmith.clone={clone_of(repo)}") == ""
 
 
+FAILING = """
+    [stage.a]
+    source = "src"
+    run = "cat src/code.txt data/x.txt; mkdir deep; echo got this far > deep/note; echo half > {outputs.o}; CODE"
+    inputs = { d = "data" }
+    outputs = { o = "out/o", more = "more" }
+    retries = 1
+"""
+
+
+@pytest.mark.parametrize("code", ["exit 3", "exit 0"])
+def test_the_sandbox_of_a_failed_stage_is_kept(repo, place, pipeline, code):
+    """Its source, what it made and where it stood are there to be looked at until the next try."""
+    repo.write("src/code.txt", "code\n")
+    repo.write("data/x.txt", "x\n")
+    pipeline(place, FAILING.replace("CODE", code))
+    result = repo.pipe("build", "--json", check=False)
+    assert result.returncode == 1
+    kept = repo.pipe_dir / "tmp" / "failed" / "a"
+    (sandbox,) = [path for path in kept.iterdir() if (path / "src").exists()]
+    assert (sandbox / "src" / "code.txt").read_text() == "code\n"
+    assert (sandbox / "deep" / "note").read_text() == "got this far\n"
+    assert (sandbox / "out" / "o").read_text() == "half\n"
+    assert not repo.exists("out/o")
+    pipeline(place, FAILING.replace("CODE", "echo 1 > more"))
+    repo.pipe("build")
+    assert not kept.exists()
+
+
+def test_what_it_logs_is_live(repo, place, pipeline):
+    """Numbers and images that a stage logs are here while it runs."""
+    repo.write(
+        "src/a.py",
+        """
+        import pathlib, sys, time
+        from pipesmith.sdk import Run
+        run = Run.get_context()
+        pathlib.Path("drawn.png").write_bytes(b"drawn")
+        run.log_image("drawn.png", step=1)
+        run.log("loss", 0.5, step=1)
+        print("logged", flush=True)
+        time.sleep(300)
+        """,
+    )
+    pipeline(place, '[stage.a]\nsource = "src"\nrun = ["python", "src/a.py"]\noutputs = { o = "o" }\n')
+    process = repo.start("build")
+    for line in process.stdout:
+        if "logged" in line:
+            break
+    run = repo.pipe("runs", "--json").json()["runs"][0]["id"]
+    following = repo.start("logs", run, "a", "-f")
+    for line in following.stdout:
+        if "loss = 0.5 (step 1)" in line:
+            break
+    until = time.monotonic() + 60
+    while not [*(repo.pipe_dir / "logs" / run).glob("a.log.files/*.png")] and time.monotonic() < until:
+        time.sleep(0.05)
+    (image,) = (repo.pipe_dir / "logs" / run).glob("a.log.files/*.png")
+    assert image.read_bytes() == b"drawn" and process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    for each in (process, following):
+        each.communicate(timeout=60)
+    lines = (repo.pipe_dir / "logs" / run / "a.log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["drawn.png", "loss"]
+
+
 def test_the_record(repo, place, pipeline):
     """Status, times, CPU seconds, peak memory, compute and log of each stage."""
     pipeline(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
+from tests.services import docker_services
 
 
 def clone_of(repo) -> str:
@@ -223,6 +225,78 @@ def test_a_pool_shares_the_work(repo, docker_place, tls_place, pipeline):
     repo.pipe("build", "-j2")
     for each in (docker_place, tls_place):
         assert len([name for name in made_since(each, began) if name.endswith(clone_of(repo))]) == 1
+
+
+def pool(place, *hosts: str) -> None:
+    """Make a place a pool of hosts."""
+    listed = ", ".join(f'"{host}"' for host in hosts)
+    place.toml = place.toml.replace(place.host, f"hosts = [{listed}]")
+
+
+def test_a_pool_goes_on_without_a_host_that_is_gone(repo, docker_place, pipeline):
+    """It is told which one does not answer, and why; what needs more than the others have is told too."""
+    first = docker_place.host.partition('"')[2].rstrip('"')
+    pool(docker_place, "unix:///nowhere/docker.sock", first)
+    text = """
+        [stage.a]
+        run = "echo {matrix.n} > {outputs.o}"
+        matrix = { n = [1, 2] }
+        outputs = { o = "o/{matrix.n}" }
+        resources = { cpus = CPUS }
+    """
+    pipeline(docker_place, text.replace("CPUS", "1"))
+    result = repo.pipe("build")
+    said = result.stdout + result.stderr
+    assert said.count("`where` (unix:///nowhere/docker.sock) can't be reached") == 1
+    assert "its stages go to the other hosts" in said and repo.read("o/2") == "2\n"
+    (state,) = repo.pipe("compute", "status", "where", "--json").json()["computes"]
+    assert (state["state"], state["nodes"]) == ("up", 1) and "unix:///nowhere" in state["error"]
+    for action in ("up", "down", "wait"):
+        assert repo.pipe("compute", action, "where").returncode == 0
+    pipeline(docker_place, text.replace("CPUS", "4000"))
+    much = repo.pipe("build", "--force", check=False)
+    assert much.returncode == 1 and "4000 CPUs" in much.stderr and "unix:///nowhere" in much.stderr
+    pool(docker_place, "unix:///nowhere/docker.sock", "unix:///neither/docker.sock")
+    pipeline(docker_place, text.replace("CPUS", "1"))
+    none = repo.pipe("build", "--force", check=False)
+    assert none.returncode == 1 and "none of the hosts of `where` can be reached" in none.stderr
+
+
+@pytest.mark.slow
+def test_a_host_of_a_pool_that_dies(repo, mortal_place, docker_place, pipeline):
+    """What ran there has failed, or is tried again elsewhere; all else goes to the others."""
+    first = docker_place.host.partition('"')[2].rstrip('"')
+    pool(mortal_place, f"unix://{mortal_place.daemon}/docker.sock", first)
+    pipeline(
+        mortal_place,
+        """
+        [stage.a]
+        run = "echo begun; sleep 3; echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+        retries = 1
+        """,
+    )
+    repo.pipe("compute", "up", "where")  # its image is on both then
+    process = repo.start("build", "-v")
+    wait_for_line(process, "begun")
+    docker_services.end(mortal_place.daemon)
+    _out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "stages go to the other hosts" in err and repo.read("o") == "1\n"
+
+
+def test_what_an_ended_pipe_used_is_removed(repo, docker_place, pipeline):
+    """Containers that gave access to an image or a volume go as those of stages do; what is somebody else's stays."""
+    owner = f"pipesmith.owner={socket.gethostname()} 999999999 1-1"
+    mine, others = f"pipesmith-for-image-{os.urandom(4).hex()}", f"somebody-{os.urandom(4).hex()}"
+    image = docker_place.toml.rpartition('image = "')[2].partition('"')[0]
+    for name in (mine, others):
+        docker_place.docker("create", "--name", name, "--label", owner, image, "true")
+    pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    repo.pipe("build")
+    names = docker_place.docker("ps", "-a", "--format", "{{.Names}}").split()
+    assert mine not in names and others in names
+    docker_place.docker("rm", others)
 
 
 def test_gpus_are_asked_of_the_daemon(repo, docker_place, pipeline):
