@@ -57,6 +57,42 @@ def test_outputs_of_every_kind(repo, place, pipeline):
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
 
 
+def test_inputs_of_every_kind(repo, place, pipeline):
+    """They arrive as they are: names, links, executable bits, empty folders."""
+    folder = os.fsencode(repo.path / "data")
+    os.makedirs(folder + b"/empty")
+    os.makedirs(folder + b"/deep/er")
+    for name in (b"new\nline", b"\xe9 \xc3\xbc", b"-dash", b"deep/er/file", b".hidden"):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(name)
+    os.chmod(folder + b"/-dash", 0o755)
+    os.symlink("deep/er/file", folder + b"/link")
+    os.symlink("deep", folder + b"/folder-link")
+    pipeline(
+        place,
+        '[stage.a]\nrun = "cp -a {inputs.d} {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "copy" }\n',
+    )
+    repo.pipe("build")
+    assert tree(repo.path / "copy") == tree(repo.path / "data")
+
+
+def tree(top) -> dict[bytes, object]:
+    """Return what lies in a folder: content and executable bit of files, texts of links, None for folders."""
+    found: dict[bytes, object] = {}
+    for folder, folders, files in os.walk(os.fsencode(top)):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            below = os.path.relpath(path, os.fsencode(top))
+            if os.path.islink(path):
+                found[below] = os.readlink(path)
+            elif os.path.isdir(path):
+                found[below] = None
+            else:
+                with open(path, "rb") as file:
+                    found[below] = (file.read(), os.access(path, os.X_OK))
+    return found
+
+
 def test_the_same_fingerprint_and_outputs_as_here(repo, place, pipeline):
     """Where a stage ran is no part of its fingerprint: what one place made, another one restores."""
     repo.write("in.txt", "1\n")
@@ -207,6 +243,13 @@ def test_exit_codes(repo, place, pipeline, code):
     assert not repo.exists("o")
 
 
+def test_a_signal_is_a_failure(repo, place, pipeline):
+    pipeline(place, '[stage.a]\nrun = "echo 1 > {outputs.o}; kill -9 $$"\noutputs = { o = "o" }\n')
+    result = repo.pipe("build", "--json", check=False)
+    assert result.returncode == 1 and not repo.exists("o")
+    assert error_of(result, "a") == ("exited with 137" if place.is_far else "was killed by signal 9")
+
+
 def test_a_command_that_is_not_there(repo, place, pipeline):
     pipeline(place, '[stage.a]\nrun = ["no-such-program"]\noutputs = { o = "o" }\n')
     result = repo.pipe("build", "--json", check=False)
@@ -234,6 +277,52 @@ def test_secrets_are_masked(repo, place, pipeline):
     built = repo.pipe("build", env={"TOKEN": "hunter-hunter"})
     assert logs(repo, "a").split() == ["***", "***"]
     assert "hunter" not in built.stdout + built.stderr
+
+
+def test_secrets_are_masked_in_what_it_logs(repo, place, pipeline):
+    repo.write(
+        "src/a.py",
+        """
+        import os
+        from pipesmith.sdk import Run
+        run = Run.get_context()
+        run.log(os.environ["TOKEN"], 1)
+        run.log_table("seen", [{"token": os.environ["TOKEN"]}])
+        run.outputs["o"].path.write_text("1")
+        """,
+    )
+    pipeline(
+        place,
+        '[stage.a]\nsource = "src"\nrun = "python src/a.py"\noutputs = { o = "o" }\npass-env = ["TOKEN"]\n',
+    )
+    built = repo.pipe("build", "-v", env={"TOKEN": "hunter-hunter"})
+    kept = [path for path in repo.pipe_dir.joinpath("logs").rglob("*") if path.is_file()]
+    assert len(kept) >= 2 and not [path for path in kept if b"hunter" in path.read_bytes()]
+    assert "hunter" not in built.stdout + built.stderr
+
+
+def test_output_is_live_on_both_streams(repo, place, pipeline):
+    """While the stage runs, here and for those who follow the run."""
+    pipeline(place, '[stage.a]\nrun = "echo out; echo err >&2; sleep 300"\noutputs = { o = "o" }\n')
+    process = repo.start("build", "-v")
+    seen_by(process, "out", "err")
+    run = repo.pipe("runs", "--json").json()["runs"][0]["id"]
+    following = repo.start("logs", run, "a", "-f")
+    seen_by(following, "out", "err")
+    os.kill(process.pid, signal.SIGINT)
+    for each in (process, following):
+        each.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def seen_by(process, *words: str) -> None:
+    """Wait until a process has said all words."""
+    left = set(words)
+    for line in process.stdout:
+        left -= {word for word in left if line.split()[-1:] == [word]}
+        if not left:
+            return
+    pytest.fail(f"never said: {left}")
 
 
 def test_much_output_is_whole_in_the_log(repo, place, pipeline):
@@ -311,7 +400,81 @@ def clone_of(repo) -> str:
     return clone_name(str(repo.path / ".git"), ".")
 
 
-def test_stages_side_by_side_and_mutex(repo, place, pipeline):
+def test_cancel_of_a_detached_build(repo, place, pipeline):
+    pipeline(place, '[stage.a]\nrun = "echo begun; sleep 300"\noutputs = { o = "o" }\n')
+    run = repo.pipe("build", "--detach", "--json").json()["run"]
+    following = repo.start("logs", run, "a", "-f")
+    seen_by(following, "begun")
+    repo.pipe("cancel", run)
+    following.communicate(timeout=60)
+    assert repo.pipe("wait", run, check=False).returncode == 130
+    assert repo.pipe("show", run, "--json").json()["status"] == "cancelled"
+    if place.is_far:
+        assert place.docker("ps", "-aq", "--filter", f"label=pipesmith.clone={clone_of(repo)}") == ""
+
+
+def test_kill_9_of_pipe(repo, place, pipeline):
+    """What was begun is not lost: here it ends with pipe and runs anew, far away it goes on and is taken up."""
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "echo begun; test -e $HOME/go-on || sleep 5; echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+        """,
+    )
+    process = repo.start("build", "-v")
+    seen_by(process, "begun")
+    process.kill()
+    process.communicate()
+    assert not repo.exists("o")
+    (repo.home / "go-on").touch()
+    result = repo.pipe("build", "--json")
+    assert result.stages() == {"a": "ran"} and repo.read("o") == "1\n"
+    assert ("goes on in a container" in result.stderr) == place.is_far
+    assert logs(repo, "a").split() == ["begun"]
+
+
+def test_stages_side_by_side(repo, place, pipeline):
+    """Each sees the other at work: neither ends before both have begun."""
+    pipeline(
+        place,
+        """
+        [stage.s]
+        run = "echo begun; sleep 300; echo {matrix.n} > {outputs.o}"
+        matrix = { n = [1, 2] }
+        outputs = { o = "o/{matrix.n}" }
+        """,
+    )
+    process = repo.start("build", "-j2", "-v")
+    begun = 0
+    while begun < 2:
+        begun += "begun" in process.stdout.readline()
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_resources_are_kept(repo, place, pipeline):
+    """Two stages that ask for all of the CPUs never run at once, whatever -j."""
+    pipeline(place, "")
+    (state,) = repo.pipe("compute", "status", "where", "--json").json()["computes"]
+    pipeline(
+        place,
+        """
+        [stage.s]
+        run = "cat /proc/uptime; sleep 0.5; cat /proc/uptime; echo {matrix.n} {resources.cpus} > {outputs.o}"
+        matrix = { n = [1, 2] }
+        outputs = { o = "o/{matrix.n}" }
+        resources = { cpus = CPUS }
+        """.replace("CPUS", f"{state['cpus']['total']:g}"),
+    )
+    repo.pipe("build", "-j2")
+    spans = sorted([float(line.split()[0]) for line in logs(repo, f"s@{n}").splitlines()] for n in (1, 2))
+    assert spans[0][1] <= spans[1][0]
+
+
+def test_mutex(repo, place, pipeline):
     pipeline(
         place,
         """
@@ -400,8 +563,8 @@ def test_nothing_is_left_behind(repo, place, pipeline):
         """,
     )
     repo.pipe("build", "-k", check=False)
-    left = [name for name in os.listdir(repo.pipe_dir / "tmp") if name.startswith("stage-")]
-    assert left == []
+    assert [name for name in os.listdir(repo.pipe_dir / "tmp") if name not in ("failed", "places")] == []
+    assert os.listdir(repo.pipe_dir / "tmp" / "failed") == ["bad"]
     if place.is_far:
         assert place.docker("ps", "-aq", "--filter", f"label=pipesmith.clone={clone_of(repo)}") == ""
 

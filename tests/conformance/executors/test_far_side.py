@@ -10,6 +10,7 @@ import time
 
 import pytest
 from tests.services import docker_services
+from tests.users import ADA, EVE, GROUP, needs_root, run_as
 
 
 def clone_of(repo) -> str:
@@ -51,6 +52,66 @@ def test_every_way_there(repo, far_place, pipeline):
     assert sorted(repo.pipe("logs", "latest", "a").stdout.split()) == ["err", "x"]
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
     assert os.stat(repo.path / "out" / "x.txt").st_uid == os.getuid()
+
+
+@pytest.mark.parametrize("how", ["DOCKER_HOST", "context"])
+def test_without_a_host_it_is_what_the_docker_command_uses(repo, docker_place, pipeline, how):
+    url = docker_place.host.partition('"')[2].rstrip('"')
+    docker_place.toml = docker_place.toml.replace(docker_place.host, "")
+    if how == "DOCKER_HOST":
+        repo.env["DOCKER_HOST"] = url
+    else:
+        for words in (("create", "box", "--docker", f"host={url}"), ("use", "box")):
+            repo.run("docker", "context", *words)
+    pipeline(docker_place, '[stage.a]\nrun = "cat /proc/1/cgroup > {outputs.o}"\noutputs = { o = "o" }\n')
+    began = time.time()
+    repo.pipe("build")
+    assert [name for name in made_since(docker_place, began) if name.endswith(clone_of(repo))]
+    repo.env.pop("DOCKER_HOST", None)
+    if how == "context":
+        repo.run("docker", "context", "use", "default")
+        repo.run("docker", "context", "rm", "box")
+        (repo.home / ".docker" / "config.json").write_text('{"currentContext": "box"}')
+        gone = repo.pipe("build", "--force", check=False)
+        assert gone.returncode != 0 and "Docker context" in gone.stderr
+
+
+@needs_root
+def test_an_ordinary_user_of_the_group(repo, docker_place, pipeline):
+    """All that comes back is the user's own, whatever the daemon is; nothing of it needs root."""
+    assert docker_place.daemon is not None
+    socket_file = docker_place.daemon / "docker.sock"
+    os.chown(socket_file, 0, GROUP)
+    socket_file.chmod(0o660)
+    repo.write("data/x.txt", "x\n")
+    repo.write("src/run.sh", "id -u; id -g; touch $HOME/mine $TMPDIR/mine src/mine; ! touch data/y && cp -r data $1\n")
+    pipeline(
+        docker_place,
+        """
+        [stage.a]
+        source = "src"
+        run = "sh src/run.sh {outputs.o} && chmod -R a-w {outputs.o}"
+        inputs = { d = "data" }
+        outputs = { o = "out" }
+        [stage.bad]
+        source = "src"
+        run = "mkdir closed; echo 1 > closed/x; chmod a-w closed; exit 3"
+        outputs = { o = "bad" }
+        """,
+    )
+    repo.commit()
+    repo.git("config", "--global", "safe.directory", "*")
+    subprocess.run(["chown", "-R", f"{ADA.uid}:{ADA.gids[0]}", repo.path], check=True)
+    eve = run_as(repo, EVE, "pipe", "compute", "status", "where", "--json").json()["computes"][0]
+    assert eve["state"] == "down" and "ermission denied" in eve["error"]
+    for _again in range(2):
+        result = run_as(repo, ADA, "pipe", "build", "-k", "--force", "--json", check=False)
+        assert result.returncode == 1 and result.stages() == {"a": "ran", "bad": "failed"}
+    assert run_as(repo, ADA, "pipe", "logs", "latest", "a").stdout.split()[:2] == [str(ADA.uid), str(ADA.gids[0])]
+    assert repo.read("out/x.txt") == "x\n" and (repo.pipe_dir / "tmp/failed/bad/sandbox/closed/x").exists()
+    others = [path for path in repo.path.rglob("*") if path.lstat().st_uid != ADA.uid]
+    assert others == []
+    assert run_as(repo, ADA, "pipe", "build", "a", "--json").json()["status"] == "up-to-date"
 
 
 def test_an_input_is_sent_once(repo, docker_place, pipeline):
