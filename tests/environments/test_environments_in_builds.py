@@ -178,12 +178,16 @@ def test_ctrl_c_while_packages_are_resolved(repo: Repo, way: str) -> None:
 def test_what_is_stale_names_the_packages(project: Repo) -> None:
     """Before and after it is resolved, and after an update whose old pin stands in no lockfile any more."""
     write(project, "alpha==1.0", "windowsonly")
+    assert "environment `e` is not resolved yet" in project.pipe("status").stdout
     project.pipe("build")
     write(project, "alpha==2.0", "windowsonly", "beta")
     (why,) = project.pipe("status", "--json").json()["stages"][0]["why"]
     assert (why["kind"], why["item"]) == ("environment", "e")
     assert (why["old"], why["new"]) == ("alpha==1.0, beta (none)", "alpha==2.0, beta (any)")
     assert "environment `e` changed: alpha 1.0 -> 2.0, beta none -> any" in project.pipe("status").stdout
+    write(project, "alpha>0", "windowsonly")
+    assert "environment `e` asks for something else: the next build resolves it" in project.pipe("status").stdout
+    write(project, "alpha==2.0", "windowsonly", "beta")
     told = project.pipe("env", "update", "--json").json()["environments"]["e"]
     assert [(each["package"], each["old"], each["new"]) for each in told] == [
         ("alpha", "1.0", "2.0"),
@@ -193,6 +197,12 @@ def test_what_is_stale_names_the_packages(project: Repo) -> None:
     assert "run a: environment `e` changed: alpha 1.0 -> 2.0, beta none -> 1.0" in result.stdout
     (why,) = project.pipe("show", "--json").json()["stages"][0]["why"]
     assert (why["old"], why["new"]) == ("alpha==1.0, beta (none)", "alpha==2.0, beta==1.0")
+    (known,) = project.pipe("why", "a", "--json").json()["stages"][0]["nearest"]["differs"]
+    assert known == why
+    write(project, "alpha==1.0", "windowsonly")
+    project.commit()
+    (why,) = project.pipe("status", "--rev", "HEAD", "--json").json()["stages"][0]["why"]
+    assert (why["item"], why["old"], why["new"]) == ("e", "alpha==2.0", "alpha==1.0")
 
 
 def test_a_cold_environment_is_a_line_of_its_own(project: Repo) -> None:

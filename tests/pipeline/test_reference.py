@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipesmith.pipeline.curated import CURATED
+from pipesmith.pipeline.curated import curated
 from pipesmith.pipeline.keys import KIND_KEYS, TABLES, TYPES, Key
 from pipesmith.pipeline.model import Pipeline
 
@@ -41,7 +41,7 @@ def test_keys_of_each_kind_of_compute() -> None:
 
 
 def test_curated_environments() -> None:
-    for name, table in CURATED.items():
+    for name, table in curated().items():
         assert (
             f"- `curated:{name}`: Python {table['python']}, {', '.join(f'`{p}`' for p in table['packages'])}\n" in PAGE
         )

@@ -41,8 +41,8 @@ class Choices:
 
 @record
 class StageEnvironment:
-    """What a stage's interpreter is made of here. path: folders put before PATH. prefix: for VIRTUAL_ENV, None for
-    none. variables: what its programs are to find besides."""
+    """What a stage's interpreter is made of here. path: folders put before PATH. prefix: the folder of all of
+    it, None for none. variables: what its programs are to find besides; a virtual environment has none."""
 
     path: tuple[str, ...] = ()
     prefix: str | None = None

@@ -120,7 +120,7 @@ def stage_variables(
     if given.path:
         variables["PATH"] = os.pathsep.join((*given.path, variables["PATH"]))
     variables |= given.variables
-    if given.prefix:
+    if given.prefix and not given.variables:
         variables["VIRTUAL_ENV"] = given.prefix
     variables["TMPDIR"] = tmpdir
     variables["PYTHONPATH"] = sdk

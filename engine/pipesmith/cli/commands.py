@@ -29,7 +29,7 @@ COMMANDS = {
     "gc": "drop what nothing needs",
     "data": "datasets: list, show, update",
     "compute": "where stages run: list, ask, warm up, give back, wait",
-    "env": "environments: list, build, update",
+    "env": "environments: list, build, update, push",
     "shell": "a shell in a stage's sandbox",
     "hooks": "git hooks: a gate for pushes, outputs after a switch of branches",
     "doctor": "what this machine and repository can and can't",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from time import monotonic
@@ -139,7 +138,6 @@ def short(value: str | None) -> str:
 
 
 _MOST_PACKAGES = 6  # named in one line
-_PACKAGE = re.compile(r"([\w.-]+)(?:==| \(|(?=[<>=!~]))(.*?)\)?")
 
 _KINDS = {
     "new": "never built",
@@ -172,6 +170,12 @@ def reason_text(reason: Any) -> str:
         if item == "":
             return f"command changed: {short(old)} -> {short(new)}"
         return f"`{item}` changed: {short(old)} -> {short(new)}"
+    if kind == "environment" and item and new is None:
+        return (
+            f"{_KINDS[kind]} `{item}` asks for something else: the next build resolves it"
+            if old
+            else (f"{_KINDS[kind]} `{item}` is not resolved yet")
+        )
     if kind == "environment" and old is not None and new is not None:
         packages = _packages(old, new)
         if packages:
@@ -185,9 +189,12 @@ def reason_text(reason: Any) -> str:
 
 def _packages(old: str, new: str) -> str:
     """Return the packages of a reason, `NAME OLD -> NEW, …`; empty where its sides name none."""
+    import re
+
+    package = re.compile(r"([\w.-]+)(?:==| \(|(?=[<>=!~]))(.*?)\)?")
     told = []
     for before, after in zip(old.split(", "), new.split(", "), strict=False):
-        was, now = _PACKAGE.fullmatch(before), _PACKAGE.fullmatch(after)
+        was, now = package.fullmatch(before), package.fullmatch(after)
         if was is None or now is None or was[1] != now[1]:
             return ""
         told.append(f"{was[1]} {short(was[2])} -> {short(now[2])}")

@@ -22,7 +22,7 @@ from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
 
-__all__ = ["changes", "foreseen", "packages_texts", "pin_digest", "resolve"]
+__all__ = ["changes", "pin_digest", "resolve", "told_between"]
 
 Change = tuple[str, str | None, str | None]
 _ASKED = re.compile(r"([a-z0-9._-]+)(?:\[[^\]]*\])?([^;]*?)(?: ;.*)?(?: --hash=.*)?$")
@@ -200,6 +200,29 @@ def foreseen(old: EnvironmentPin, environment: Environment, read: Callable[[str]
     if old.python != python_of(environment):
         found.insert(0, ("python", old.python, python_of(environment)))
     return found
+
+
+def told_between(
+    environment: Environment,
+    old: str,
+    new: str | None,
+    pin_of: Callable[[str], EnvironmentPin | None],
+    read: Callable[[str], bytes | None],
+) -> tuple[str, str] | None:
+    """Return which packages differ between what two pin digests stand for, as `packages_texts` has them; None where
+    that can't be told. new None: what the table asks for counts, which is not resolved yet."""
+    if environment.python == "system" or environment.dockerfile:
+        return None
+    before = pin_of(old)
+    if before is None:
+        return None
+    if new is None:
+        try:
+            return packages_texts(foreseen(before, environment, read))
+        except UserError:
+            return None
+    after = pin_of(new)
+    return packages_texts(changes(before, after)) if after is not None else None
 
 
 def packages_texts(found: Iterable[Change]) -> tuple[str, str] | None:

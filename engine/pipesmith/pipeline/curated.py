@@ -1,15 +1,19 @@
-"""Environments that come with pipesmith, for `extends = "curated:NAME"`: Python version and packages."""
+"""Environments that come with pipesmith, for `extends = "curated:NAME"`: data, in curated.toml beside this module."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-__all__ = ["CURATED"]
+__all__ = ["curated"]
 
-CURATED: Mapping[str, Mapping[str, Any]] = {
-    "sklearn": {"python": "3.11", "packages": ["scikit-learn>=1.5,<2", "pandas>=2.2,<3", "matplotlib>=3.8,<4"]},
-    "pytorch": {"python": "3.11", "packages": ["torch>=2.3,<3", "numpy>=1.26"]},
-    "xgboost": {"python": "3.11", "packages": ["xgboost>=2,<4", "scikit-learn>=1.5,<2", "pandas>=2.2,<3"]},
-    "notebook": {"python": "3.11", "packages": ["papermill>=2.6,<3", "ipykernel>=6.29,<8", "pandas>=2.2,<3"]},
-}
+
+@cache
+def curated() -> Mapping[str, Mapping[str, Any]]:
+    """Return name to table, as an `[environment.NAME]` has it."""
+    import tomllib
+
+    with open(os.path.join(os.path.dirname(__file__), "curated.toml"), "rb") as file:
+        return tomllib.load(file)

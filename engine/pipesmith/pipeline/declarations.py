@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipesmith.pipeline.curated import CURATED
+from pipesmith.pipeline.curated import curated
 from pipesmith.pipeline.faults import Faults
 from pipesmith.pipeline.keys import TABLES
 from pipesmith.pipeline.model import Dataset, Datastore, Environment
@@ -254,11 +254,11 @@ def _extended(name: str, tables: Mapping[str, dict[str, Any]], faults: Faults) -
     while following is not None:
         where = ("environment", seen[-1], "extends")
         if following.startswith("curated:"):
-            curated = CURATED.get(following.removeprefix("curated:"))
-            if curated is None:
-                faults.unknown(where, "curated environment", following, [f"curated:{known}" for known in CURATED])
+            found = curated().get(following.removeprefix("curated:"))
+            if found is None:
+                faults.unknown(where, "curated environment", following, [f"curated:{known}" for known in curated()])
             else:
-                chain.append(curated)
+                chain.append(found)
             break
         if following in seen:
             if following == name == min(seen, key=list(tables).index):  # each circle is told once

@@ -21,7 +21,7 @@ from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.rebuilder import Question, judge
 from pipesmith.verdict.verdict import Result, Seen, State, Verdict
 
-__all__ = ["Judgement", "Outside"]
+__all__ = ["Judgement", "Outside", "named"]
 
 
 @record
@@ -135,8 +135,7 @@ class Judgement:
                 verdict, state=State.STALE, result=None, reasons=reasons, problems=(*verdict.problems, *problems)
             )
         if stage.environment is not None and any(reason.kind == "environment" for reason in verdict.reasons):
-            named = (self._named(stage, r) if r.kind == "environment" else r for r in verdict.reasons)
-            verdict = replace(verdict, reasons=tuple(named))
+            verdict = replace(verdict, reasons=named(stage, verdict.reasons, self.outside.packages))
         if verdict.result is not None and stage.expect:
             broken = broken_expectations(stage, verdict.result.metrics, self.outside.metric_at)
             if broken:
@@ -144,12 +143,6 @@ class Judgement:
         if verdict.result is not None and verdict.state in (State.FRESH, State.RESTORABLE):
             self._results[stage.name] = verdict.result
         return verdict
-
-    def _named(self, stage: Stage, reason: Reason) -> Reason:
-        """Return a reason of kind `environment` with its name, and the packages that differ where they can be told."""
-        told = self.outside.packages(stage, reason.old, reason.new) if reason.old is not None else None
-        old, new = told if told is not None else (reason.old, reason.new)
-        return Reason(reason.kind, stage.environment or "", old, new)
 
     def _as_it_is(self, stage: Stage) -> Verdict | None:
         """Return a stage that is left alone as one that needs nothing, None where nothing is known of it. Outputs that
@@ -223,3 +216,17 @@ class Judgement:
         except UserError as error:
             problems.append((key, error.text, error.help))
             return None
+
+
+def named(
+    stage: Stage, reasons: Iterable[Reason], packages: Callable[[Stage, str, str | None], tuple[str, str] | None]
+) -> tuple[Reason, ...]:
+    """Return reasons, those of the environment with its name, and the packages that differ where they can be told."""
+    found = []
+    for reason in reasons:
+        if reason.kind == "environment" and stage.environment is not None:
+            told = packages(stage, reason.old, reason.new) if reason.old is not None else None
+            found.append(Reason(reason.kind, stage.environment, *(told or (reason.old, reason.new))))
+        else:
+            found.append(reason)
+    return tuple(found)

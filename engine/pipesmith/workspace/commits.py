@@ -506,7 +506,19 @@ class Beside:
             within=self.within,
             notebook=_notebook,
             metric_at=self.metric_at,
+            packages=self.packages,
         )
+
+    def packages(self, stage: Stage, old: str, new: str | None) -> tuple[str, str] | None:
+        """Tell packages as far as this commit's lockfile knows them."""
+        if stage.environment is None:
+            return None
+        from pipesmith.environments.resolve import pin_digest, told_between
+
+        environment = self.pipeline.environments[stage.environment]
+        pin = self.lockfile.environments.get(environment.name)
+        known = {pin_digest(pin): pin} if pin is not None else {}
+        return told_between(environment, old, new, known.get, self.tree.read)
 
     def environment(self, stage: Stage) -> tuple[str | None, Reason | None]:
         if stage.environment is None:

@@ -97,19 +97,12 @@ class Pins:
         """Return which packages differ between two texts of a stage's environment: see `Outside.packages`."""
         if stage.environment is None:
             return None
-        environment = self._session.pipeline.environments[stage.environment]
-        before = self._pin_of(environment.name, old)
-        if before is None or environment.python == "system" or environment.dockerfile:
-            return None
-        from pipesmith.environments.resolve import changes, foreseen, packages_texts
+        from pipesmith.environments.resolve import told_between
 
-        if new is None:
-            try:
-                return packages_texts(foreseen(before, environment, self._session.read_file))
-            except UserError:
-                return None
-        after = self._pin_of(environment.name, new)
-        return packages_texts(changes(before, after)) if after is not None else None
+        environment = self._session.pipeline.environments[stage.environment]
+        return told_between(
+            environment, old, new, lambda digest: self._pin_of(environment.name, digest), self._session.read_file
+        )
 
     def _pin_of(self, name: str, digest: str) -> EnvironmentPin | None:
         """Return the pin that a digest stands for: of this build, the lockfile, the one of the checked-out commit, or
@@ -196,7 +189,7 @@ class Pins:
             if name not in self._materialised:
                 made = self.made_here(name, notice)
                 self._materialised[name] = StageEnvironment(
-                    path=(made.bin,), prefix=made.prefix if not made.variables else None, variables=made.variables
+                    path=(made.bin,), prefix=made.prefix, variables=made.variables
                 )
             return self._materialised[name]
 

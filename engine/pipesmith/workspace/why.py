@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pipesmith.errors import UserError
 from pipesmith.fingerprint.fingerprint import Item
 from pipesmith.verdict.differences import differences
+from pipesmith.verdict.judgement import named
 from pipesmith.workspace.results import StageState
 from pipesmith.workspace.session import select_stages
 
 if TYPE_CHECKING:
-    from pipesmith.store.action_cache import ActionCache, ActionResult
+    from pipesmith.store.action_cache import ActionResult
+    from pipesmith.workspace.session import Session
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["Why", "why"]
@@ -44,7 +46,7 @@ def why(workspace: Workspace, name: str, run: str | None = None) -> list[Why]:
     if run is None:
         states = {state.name: state for state in workspace.status(wanted).stages}
         return [
-            Why(stage=each, now=states[each], nearest=_nearest(session.actions, each, states[each].fingerprint))
+            Why(stage=each, now=states[each], nearest=_nearest(session, each, states[each].fingerprint))
             for each in wanted
         ]
     record = workspace.run_store.get(run)
@@ -54,17 +56,16 @@ def why(workspace: Workspace, name: str, run: str | None = None) -> list[Why]:
         if stage is not None:
             body = {"id": record.id, "status": stage.status, "why": stage.why, "fingerprint": stage.fingerprint}
             found.append(
-                Why(
-                    stage=each, run=body, nearest=_nearest(session.actions, each, stage.fingerprint, before=record.time)
-                )
+                Why(stage=each, run=body, nearest=_nearest(session, each, stage.fingerprint, before=record.time))
             )
     if not found:
         raise UserError(f"stage `{name}` is not in run {record.id}", f"`pipe show {record.id}` lists its stages")
     return found
 
 
-def _nearest(actions: ActionCache, stage: str, key: str | None, before: float | None = None) -> dict[str, Any] | None:
+def _nearest(session: Session, stage: str, key: str | None, before: float | None = None) -> dict[str, Any] | None:
     """Return the known result of the stage's that differs least from a fingerprint that is itself known, else None."""
+    actions = session.actions
     mine = actions.lookup(key) if key else []
     if not mine:
         return None
@@ -81,4 +82,5 @@ def _nearest(actions: ActionCache, stage: str, key: str | None, before: float | 
             best = (*rank, result, reasons)
     if best is None:
         return None
-    return {"origin": best[2].origin, "stage": best[2].stage, "differs": [reason.as_json() for reason in best[3]]}
+    differs = named(session.pipeline.stages[stage], best[3], session.pins.packages_between)
+    return {"origin": best[2].origin, "stage": best[2].stage, "differs": [reason.as_json() for reason in differs]}

@@ -72,7 +72,7 @@ def buildkit() -> Path | None:
 @pytest.mark.parametrize("kind", ["buildkit", "classic"])
 def test_a_dockerfile_is_built_by_buildkit_where_it_is_there(repo, docker_place, pipeline, kind):
     """A mounted cache is BuildKit's own: the classic builder refuses it, which is how it is told here."""
-    program = buildkit()
+    program, word = buildkit(), uuid.uuid4().hex
     if program is None:
         pytest.skip("no `docker` command here speaks to BuildKit")
     tools = repo.home / "tools"
@@ -81,13 +81,13 @@ def test_a_dockerfile_is_built_by_buildkit_where_it_is_there(repo, docker_place,
     repo.env["PATH"] = f"{tools}:{repo.env['PATH']}"
     if kind == "classic":
         repo.env["DOCKER_BUILDKIT"] = "0"
-    of_a_dockerfile(repo, docker_place, f"RUN --mount=type=cache,target=/kept echo {kind} > /word.txt")
+    of_a_dockerfile(repo, docker_place, f"RUN --mount=type=cache,target=/kept echo {word} > /word.txt")
     pipeline(docker_place, STAGE)
     result = repo.pipe("build", check=False)
     if kind == "classic":
         assert result.returncode == 1 and "BuildKit" in result.stdout
         return
-    assert result.returncode == 0 and repo.read("o") == "buildkit\n"
+    assert result.returncode == 0 and repo.read("o") == f"{word}\n"
     assert made(repo) == [("tools", "built")]
     repo.pipe("build", "--force")
     assert made(repo) == []
