@@ -1,8 +1,9 @@
 """Environments: list them, build them, resolve them anew, push their images.
 
-`ls` says of each whether it is resolved and built on this machine. `build` resolves those that have no pin that holds,
-and builds them where stages need them: here, and as images on the daemons of their computes. `update` resolves all anew,
-writes the pins, and says which packages are others now. `push` sends images to the `registry` of their environments.
+`ls` says of each whether it is resolved, and built on this machine. `build` resolves those that have no pin that holds,
+and builds them where stages need them: here, and as images on the daemons of their computes. `update` resolves all
+anew, writes the pins, and says which packages are others now. `push` sends images to the `registry` of their
+environments.
 """
 
 from __future__ import annotations
