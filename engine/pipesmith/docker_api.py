@@ -237,9 +237,9 @@ class DockerApi:
 
     # -- containers ---------------------------------------------------------------------------------------------------
 
-    def containers(self, label: str, *, ended: bool) -> list[dict[str, Any]]:
-        """Return the containers that have a label (`NAME` or `NAME=VALUE`). ended: those that do not run as well."""
-        query = {"filters": json.dumps({"label": [label]}), "all": "1" if ended else "0"}
+    def containers(self, filters: Mapping[str, list[str]], *, ended: bool) -> list[dict[str, Any]]:
+        """Return the containers that filters of the API choose. ended: those that do not run as well."""
+        query = {"filters": json.dumps(dict(filters)), "all": "1" if ended else "0"}
         found: list[dict[str, Any]] = self._ask("GET", "/containers/json", query)
         return found
 
@@ -291,6 +291,24 @@ class DockerApi:
             raise
         return self._body(answer)
 
+    def stamp(self, container: str, path: str) -> str | None:
+        """Return what tells that the file or folder at a path has changed; None where nothing lies there."""
+        try:
+            answer = self._exchange("HEAD", f"/containers/{container}/archive", {"path": path})
+        except DaemonAnswer:
+            return None
+        return answer.headers.get("x-docker-container-path-stat")
+
+    def changes(self, container: str) -> list[str]:
+        """Return the paths that a container has changed in what its image and volumes gave it."""
+        return [str(each["Path"]) for each in self._ask("GET", f"/containers/{container}/changes") or ()]
+
+    def events(self, container: str, since: float, until: float) -> list[dict[str, Any]]:
+        """Return what a daemon remembers of a container. since, until: seconds since the epoch, on its clock."""
+        filters = json.dumps({"container": [container], "type": ["container"]})
+        query = {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": filters}
+        return [json.loads(line) for line in self._drain(self._exchange("GET", "/events", query)).splitlines()]
+
     def attach(self, container: str) -> Iterator[tuple[str, bytes]]:
         """Return (stream, bytes) of all that a container says from now on; the connection is used up by it."""
         query = {"stream": "1", "stdout": "1", "stderr": "1"}
@@ -298,9 +316,9 @@ class DockerApi:
         answer = self._exchange("POST", f"/containers/{container}/attach", query, headers=upgrade, timeout_s=None)
         return self._frames(answer)
 
-    def logs(self, container: str) -> Iterator[tuple[str, bytes]]:
-        """Return (stream, bytes) of all that a container has said, and says until it ends."""
-        query = {"follow": "1", "stdout": "1", "stderr": "1"}
+    def logs(self, container: str, *, follow: bool) -> Iterator[tuple[str, bytes]]:
+        """Return (stream, bytes) of all that a container has said. follow: and of what it says until it ends."""
+        query = {"follow": "1" if follow else "0", "stdout": "1", "stderr": "1"}
         return self._frames(self._exchange("GET", f"/containers/{container}/logs", query, timeout_s=None))
 
     def _frames(self, answer: _Answer) -> Iterator[tuple[str, bytes]]:
@@ -370,7 +388,7 @@ class DockerApi:
         whole_sent = self._send("\r\n".join([*lines, "", ""]).encode() + whole)
         if whole_sent and chunks is not None and not isinstance(chunks, bytes):
             self._send_chunks(chunks)
-        answer = self._head()
+        answer = self._head(bodiless=method == "HEAD")
         if answer.status >= 400:
             data = self._drain(answer)
             try:
@@ -397,7 +415,7 @@ class DockerApi:
                 return
         self._send(b"0\r\n\r\n")
 
-    def _head(self) -> _Answer:
+    def _head(self, *, bodiless: bool = False) -> _Answer:
         while True:
             line = self._line()
             words = line.split(None, 2)
@@ -407,11 +425,12 @@ class DockerApi:
             while (row := self._line().strip()) != b"":
                 name, _, value = row.decode("latin-1").partition(":")
                 headers[name.strip().lower()] = value.strip()
-            answer = _Answer(int(words[1]), headers)
+            answer = _Answer(int(words[1]), headers, bodiless)
             if answer.status >= 200 or answer.status == 101:
                 break
         closes = "close" in headers.get("connection", "").lower() or words[0] == b"HTTP/1.0"
         self._kept = self._kept and not closes and not answer.until_closed
+        self._busy = not bodiless
         return answer
 
     def _line(self) -> bytes:
@@ -434,6 +453,8 @@ class DockerApi:
     def _body(self, answer: _Answer, *, at_once: bool = False) -> Iterator[bytes]:
         """Yield an answer's body. at_once: in pieces as they come."""
         read = self._file.read1 if at_once else self._file.read
+        if answer.bodiless:
+            return
         if answer.until_closed:
             while data := self._read(self._file.read1, _CHUNK):
                 yield data
@@ -463,6 +484,7 @@ class _Answer:
 
     status: int
     headers: Mapping[str, str]
+    bodiless: bool  # whether nothing follows, whatever the headers say
 
     @property
     def version(self) -> str:
@@ -475,8 +497,8 @@ class _Answer:
     @property
     def until_closed(self) -> bool:
         """Whether its body ends with the connection."""
-        bodiless = self.status in (204, 304)
-        return self.status == 101 or not (self.chunked or bodiless or "content-length" in self.headers)
+        none = self.bodiless or self.status in (204, 304)
+        return self.status == 101 or not (none or self.chunked or "content-length" in self.headers)
 
     @property
     def length(self) -> int:

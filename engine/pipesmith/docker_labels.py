@@ -41,9 +41,12 @@ def used_by_jobs(daemon: Daemon) -> tuple[float, int, int, int]:
 
     Raises EnvironmentFailure where the daemon can't be reached."""
     cpus, memory, gpus, running = 0.0, 0, 0, 0
-    with daemon.client() as client:
-        for container in client.containers.list(filters={"label": STAGE}, ignore_removed=True):
-            settings = container.attrs["HostConfig"]
+    with daemon.api() as api:
+        for each in api.containers({"label": [STAGE]}, ended=False):
+            found = api.container(each["Id"])
+            if found is None:
+                continue  # it has ended meanwhile
+            settings = found["HostConfig"]
             cpus += (settings.get("NanoCpus") or 0) / 1e9
             memory += settings.get("Memory") or 0
             gpus += sum(len(each.get("DeviceIDs") or ()) for each in settings.get("DeviceRequests") or ())

@@ -66,12 +66,15 @@ class JobRunner:
 class StageJob:
     """One stage, restored or run. `execute` is called once, in a thread of its own; `cancel` from any thread."""
 
-    def __init__(self, runner: JobRunner, stage: Stage, verdict: Verdict, gpus: GpuHold | None = None) -> None:
+    def __init__(
+        self, runner: JobRunner, stage: Stage, verdict: Verdict, gpus: GpuHold | None = None, node: str = ""
+    ) -> None:
         self._runner = runner
         self._build = runner.build
         self._stage = stage
         self._verdict = verdict
         self._gpus = gpus
+        self._node = node
         self._attempt: Attempt | None = None
         self._cancelled = False
         self._guard = threading.Lock()
@@ -299,6 +302,7 @@ class StageJob:
                 far=executor.is_far,
                 key=outcome.fingerprint or "",
                 gpus=self._gpus.ids if self._gpus is not None else (),
+                node=self._node,
                 log_path=outcome.log or "",
                 scratch=scratch,
                 tmpdir=tmpdir,

@@ -271,7 +271,7 @@ class Scheduler:
             self._begun = True
             self._first()
         restore = verdict.state is State.RESTORABLE
-        job = StageJob(self._runner, stage, verdict, grant.gpus)
+        job = StageJob(self._runner, stage, verdict, grant.gpus, grant.node)
         self._running[stage.name] = (job, grant)
         if not restore:
             self._judgement.unsettle(stage.name)

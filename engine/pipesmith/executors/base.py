@@ -93,9 +93,10 @@ class Job:
     """argv: executed as it is, in `cwd` (relative to the workspace). env: the whole environment. scratch: an absolute
     folder of this attempt's own, on the cache's file system; the sandbox is made inside it and outputs are found inside
     it. sandboxed False: runs in the workspace itself. log_path: where whole output goes. secrets: values masked in all
-    that leaves the executor. key: its fingerprint, by which a far side knows it again. image: the environment that a
-    container is made of. sides: for a far side alone; its `env` speaks of FAR_WORKSPACE and FAR_SIDE then. last: no
-    other try follows, so that a person may look at the sandbox of this one when it has failed."""
+    that leaves the executor. node: the one of its compute's that was found to have room for it. key: its fingerprint,
+    by which a far side knows it again. image: the environment that a container is made of. sides: for a far side alone;
+    its `env` speaks of FAR_WORKSPACE and FAR_SIDE then. last: no other try follows, so that a person may look at the
+    sandbox of this one when it has failed."""
 
     run: str
     stage: str
@@ -114,6 +115,7 @@ class Job:
     memory_bytes: int | None = None
     gpus: tuple[str, ...] = ()
     gpu_count: int = 0
+    node: str = ""
     key: str = ""
     image: str | None = None
     sides: tuple[Side, ...] = ()

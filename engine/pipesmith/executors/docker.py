@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipesmith.docker_client import Daemon, is_conflict, is_missing, remove_container
+from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_client import Daemon, is_conflict, is_missing
 from pipesmith.docker_labels import CLONE, CONTENT, HELPER, OWNER, STAGE, owner_is_gone
 from pipesmith.errors import EnvironmentFailure, PipeError
 from pipesmith.executors.base import Attempt, Capacity, Job
@@ -38,6 +39,11 @@ class DockerHost:
 
     def __post_init__(self) -> None:
         self.free_gpus = list(self.gpus)
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other hosts of its compute."""
+        return self.daemon.url or ""
 
     def look(self) -> None:
         """See whether it can be reached."""
@@ -95,6 +101,7 @@ class DockerExecutor:
         self._used: set[DockerHost] = set()
         self._looked = False
         self._left: dict[str, DockerHost] | None = None  # where containers lie that a job may take up, by their names
+        self._leaving: dict[str, threading.Event] = {}  # containers that are being removed, by name
         self._closed = False
 
     def reachable(self) -> list[DockerHost]:
@@ -136,6 +143,7 @@ class DockerExecutor:
             cpus=sum(each.cpus for each in found),
             memory_bytes=sum(memory) if memory else None,
             gpus=tuple(gpu for each in found for gpu in each.gpus),
+            nodes={host.name: host.capacity() for host in self.reachable()} if len(self.hosts) > 1 else {},
         )
 
     def largest(self) -> Capacity:
@@ -167,6 +175,8 @@ class DockerExecutor:
             attempt.cancel()
         for attempt in left:
             attempt.wait()
+        for name in list(self._leaving):
+            self.await_removed(name)
         for host in self._used:
             try:
                 if host.down is None:
@@ -192,7 +202,7 @@ class DockerExecutor:
                     host for host in ([known] if known in up else up) if host is not None and host.has_room(job)
                 ]
                 if with_room:
-                    host = min(with_room, key=lambda each: len(each.jobs))
+                    host = min(with_room, key=lambda each: (each.name != job.node, len(each.jobs)))
                     host.jobs.append(job)
                     gpus = tuple(host.free_gpus[: job.gpu_count])
                     del host.free_gpus[: job.gpu_count]
@@ -223,6 +233,27 @@ class DockerExecutor:
         """Ask nothing more of a host that answers nothing."""
         host.down = EnvironmentFailure(f"the Docker daemon of {host.daemon.title} says nothing")
 
+    def remove_aside(self, daemon: Daemon, container: str, name: str) -> None:
+        """Remove a container while other things go on. name: its own, which is free once `await_removed` returns."""
+        self._leaving[name] = gone = threading.Event()
+
+        def work() -> None:
+            try:
+                with daemon.api() as api:
+                    api.remove_container(container)
+            except PipeError:
+                pass  # the next build that uses this daemon removes it
+            finally:
+                self._leaving.pop(name, None)
+                gone.set()
+
+        threading.Thread(target=work, name=f"remove {name}", daemon=True).start()
+
+    def await_removed(self, name: str) -> None:
+        """Wait until a container of this build is gone, if there was one of this name."""
+        if leaving := self._leaving.get(name):
+            leaving.wait()
+
     def ended(self, attempt: DockerAttempt) -> None:
         with self._changed:
             self._attempts.discard(attempt)
@@ -235,8 +266,8 @@ class DockerExecutor:
             found: dict[str, DockerHost] = {}
             for host in self._up() if len(self.hosts) > 1 else ():
                 try:
-                    with host.daemon.client() as client:
-                        found |= {container.name: host for container in containers_of(client, self.clone)}
+                    with host.daemon.api() as api:
+                        found |= {name_of(each): host for each in containers_of(api, self.clone)}
                 except EnvironmentFailure as error:
                     host.down = error
             self._left = found
@@ -244,32 +275,37 @@ class DockerExecutor:
     def _sweep(self, host: DockerHost) -> None:
         """Remove containers of this workspace whose pipe is gone, and that no stage of this build took up, and what was
         of use only to a pipe that is gone, of whichever workspace."""
-        with host.daemon.client() as client:
-            for container in containers_of(client, self.clone):
-                labels = container.labels
+        with host.daemon.api() as api:
+            for container in containers_of(api, self.clone):
+                labels = container["Labels"]
                 if owner_is_gone(labels.get(OWNER, "")):
                     self.said(
                         f"a container that an ended build left on {host.daemon.title} is removed: {labels[STAGE]}"
                     )
-                    remove_container(container)
-            drop_helpers(client)
+                    api.remove_container(container["Id"])
+            drop_helpers(api)
 
 
-def containers_of(client: Any, clone: str) -> list[Any]:
+def containers_of(api: DockerApi, clone: str) -> list[dict[str, Any]]:
     """Return a workspace's containers on a daemon, ended ones too."""
-    found: list[Any] = client.containers.list(all=True, filters={"label": f"{CLONE}={clone}"}, ignore_removed=True)
-    return found
+    return api.containers({"label": [f"{CLONE}={clone}"]}, ended=True)
 
 
-def drop_helpers(client: Any) -> int:
+def name_of(container: dict[str, Any]) -> str:
+    """Return the name of a container that a daemon has listed."""
+    return str(container["Names"][0]).removeprefix("/")
+
+
+def drop_helpers(api: DockerApi) -> int:
     """Remove containers that gave access to an image or a volume, and whose pipe is gone; return how many."""
     count = 0
-    named = {"label": OWNER, "name": f"^/?{HELPER}"}  # by name as well: an image hands its labels on
-    for container in client.containers.list(all=True, filters=named, ignore_removed=True):
-        if STAGE not in container.labels and owner_is_gone(container.labels.get(OWNER, "")):
-            remove_container(container)
-            if container.labels.get(CONTENT):
-                forget_volume(client, container.labels[CONTENT])
+    named = {"label": [OWNER], "name": [f"^/?{HELPER}"]}  # by name as well: an image hands its labels on
+    for container in api.containers(named, ended=True):
+        labels = container["Labels"]
+        if STAGE not in labels and owner_is_gone(labels.get(OWNER, "")):
+            api.remove_container(container["Id"])
+            if labels.get(CONTENT):
+                forget_volume(api, labels[CONTENT])
             count += 1
     return count
 
@@ -279,21 +315,20 @@ def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:
 
     Raises EnvironmentFailure where the daemon can't be reached."""
     containers = volumes = 0
-    with daemon.client() as client:
-        for container in containers_of(client, clone):
-            if owner_is_gone(container.labels.get(OWNER, "")):
-                remove_container(container)
+    with daemon.api() as api:
+        for container in containers_of(api, clone):
+            if owner_is_gone(container["Labels"].get(OWNER, "")):
+                api.remove_container(container["Id"])
                 containers += 1
-        containers += drop_helpers(client)
-        for mark in client.volumes.list(filters={"label": CONTENT}):
-            name = mark.name.removesuffix("-whole")
+        containers += drop_helpers(api)
+        for mark in api.volumes(CONTENT):
             try:
-                mark.remove()  # first: what is not marked is not trusted
-                client.api.remove_volume(name)
+                api.remove_volume(mark["Name"])  # first: what is not marked is not trusted
+                api.remove_volume(mark["Name"].removesuffix("-whole"))
                 volumes += 1
-            except Exception as error:
+            except DaemonAnswer as error:
                 if is_conflict(error):  # in use: it is whole all the same
-                    client.volumes.create(mark.name, labels=mark.attrs.get("Labels"))
+                    api.create_volume(mark["Name"], mark["Labels"])
                 elif not is_missing(error):
                     raise
     return containers, volumes

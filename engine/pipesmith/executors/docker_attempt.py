@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict, is_missing, remove_container
+from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict
 from pipesmith.docker_labels import CLONE, OWNER, RUN, STAGE, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
-from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, JobResult, Usage
-from pipesmith.executors.docker_inputs import ensure_volume, mountpoint, units_of
+from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, JobResult, Mount, Usage
+from pipesmith.executors.docker_inputs import Unit, ensure_volume, mountpoint, units_of
 from pipesmith.executors.docker_output import ContainerOutput
 from pipesmith.executors.docker_results import FAILED_LIMIT, ContainerResults, LiveSides
 from pipesmith.executors.docker_watch import ContainerLost, ContainerWatch, was_ended_from_outside
@@ -52,6 +53,8 @@ class DockerAttempt:
         self._heard = 0.0  # when something last went there
         self._watch: ContainerWatch | None = None
         self._results: ContainerResults | None = None
+        self._units: list[Unit] = []
+        self._copied: list[Mount] = []
 
     def start(self) -> None:
         self._thread.start()
@@ -174,27 +177,33 @@ class DockerAttempt:
             self._executor.give_host(self._host, job, gpus)
 
     def _on(self, daemon: Daemon, said: JobOutput, gpus: tuple[str, ...]) -> dict[str, Any]:
-        with daemon.client() as client:
-            adopted = self._adopted(client, daemon)
-            container = adopted or self._made(client, daemon, gpus)
+        with daemon.api() as api:
+            adopted = self._adopted(api, daemon)
+            container = adopted or self._made(api, daemon, gpus)
+        told: dict[str, Any] = {}
         try:
-            output = ContainerOutput(daemon, container.id, said, self._reading)
+            output = ContainerOutput(daemon, container, said, self._reading)
             if adopted is not None:
                 self._executor.said(
                     f"`{self._job.stage}` goes on in a container of an earlier build, on {daemon.title}"
                 )
                 output.resume()
             else:
-                output.attach()
-                with daemon.client() as client:
-                    self._start(client, container.id)
-            return self._followed(daemon, container.id, output)
+                following = output.attach()
+                with daemon.api() as api:
+                    self._fill(api, container)
+                    following()
+                    self._start(api, container)
+            told = self._followed(daemon, container, output)
+            return told
         except ContainerLost:
             self._lost = True
             raise
         finally:
-            if not self._lost:
-                _drop(daemon, container.id)
+            if told.get("exit") == 0 and not self._lost:
+                self._executor.remove_aside(daemon, container, self._name)
+            elif not self._lost:  # another try may want its name
+                _drop(daemon, container)
 
     def _followed(self, daemon: Daemon, container: str, output: ContainerOutput) -> dict[str, Any]:
         """Wait for the end of a container that runs, and bring back what it made."""
@@ -215,11 +224,11 @@ class DockerAttempt:
         results.bring_sides()
         if told.get("cancelled"):
             return told
+        failed = self._job.last
         if told["exit"] == 0 and not (told.get("timed_out") or told.get("problem")):
             failed = not results.bring_outputs()
-        else:
-            failed = self._job.last
-        if failed:
+        told["problem"] = told.get("problem") or self._watch.ended_from_outside()
+        if failed or (told["problem"] and self._job.last):
             self._bring_sandbox(results)
         return told
 
@@ -257,35 +266,34 @@ class DockerAttempt:
     def _name(self) -> str:
         return f"pipesmith-{self._job.key[-24:]}-{self._executor.clone}"
 
-    def _adopted(self, client: Any, daemon: Daemon) -> Any | None:
+    def _adopted(self, api: DockerApi, daemon: Daemon) -> str | None:
         """Return a container that an ended build, or an earlier try, left running, or ended, with this very job."""
         if not self._job.key:
             return None
-        try:
-            container = client.containers.get(self._name)
-        except Exception as error:
-            if is_missing(error):
-                return None
-            raise
-        label = container.labels.get(OWNER, "")
+        self._executor.await_removed(self._name)
+        found = api.container(self._name)
+        if found is None:
+            return None
+        container, state = str(found["Id"]), found["State"]
+        label = found["Config"]["Labels"].get(OWNER, "")
         if not is_left(label):
             raise EnvironmentFailure(
                 f"a container of another build has the name `{self._name}`", f"`docker rm -f {self._name}`"
             )
-        state = container.attrs["State"]
-        if container.status in ("running", "paused"):
+        if state["Status"] in ("running", "paused"):
             return container
-        if container.status == "exited" and not was_ended_from_outside(state):
+        if state["Status"] == "exited" and not was_ended_from_outside(state):
             if state.get("ExitCode") == 0 or label != owner():  # an earlier try of this build has failed before
                 return container
-        elif container.status == "exited":
+        elif state["Status"] == "exited":
             self._executor.said(
                 f"a container of `{self._job.stage}` on {daemon.title} was ended from outside: it runs anew"
             )
-        remove_container(container)
+        api.remove_container(container)
         return None
 
-    def _made(self, client: Any, daemon: Daemon, gpus: tuple[str, ...]) -> Any:
+    def _made(self, api: DockerApi, daemon: Daemon, gpus: tuple[str, ...]) -> str:
+        """Make the container, with the volumes of its inputs."""
         job = self._job
         if job.image is None:
             raise EnvironmentFailure("it has no environment that a container could be made of")
@@ -294,29 +302,28 @@ class DockerAttempt:
             image = self._executor.image(daemon, job.image)
         finally:
             self._imaging = False
-        units, copied = units_of(job.layout, self._executor.digest)
+        self._units, self._copied = units_of(job.layout, self._executor.digest)
         mounts = []
-        for unit in units:
-            volume = ensure_volume(client, daemon, unit, image, digest=self._executor.digest, stop=self._is_not_wanted)
-            mounts += _mounts(f"{FAR_WORKSPACE}/{unit.path}", volume, mountpoint(client, daemon, volume))
+        for unit in self._units:
+            volume = ensure_volume(api, daemon, unit, image, digest=self._executor.digest, stop=self._is_not_wanted)
+            mounts += _mounts(f"{FAR_WORKSPACE}/{unit.path}", volume, mountpoint(api, daemon, volume))
         if self._cancelled.is_set():
             raise Cancelled()
         settings = self._settings(image, mounts, gpus)
         try:
-            container = client.containers.create(**settings)
-        except Exception as error:
+            return api.create_container(settings, self._name if job.key else None)
+        except DaemonAnswer as error:
             if not is_conflict(error):
                 raise
             raise EnvironmentFailure(
                 f"a container named `{self._name}` is there already", f"`docker rm -f {self._name}`"
             ) from None
-        try:
-            parcels = [*_parcels(job, [unit.path for unit in units]), *(_copied(mount) for mount in copied)]
-            container.put_archive("/", self._sent(pack(parcels, os.getuid(), os.getgid())))
-        except BaseException:
-            remove_container(container)
-            raise
-        return container
+
+    def _fill(self, api: DockerApi, container: str) -> None:
+        """Give a container what it gets besides inputs."""
+        paths = [unit.path for unit in self._units]
+        parcels = [*_parcels(self._job, paths), *(_copied(mount) for mount in self._copied)]
+        api.put(container, "/", self._sent(pack(parcels, os.getuid(), os.getgid())))
 
     def _sent(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -330,37 +337,30 @@ class DockerAttempt:
         return self._cancelled.is_set()
 
     def _settings(self, image: str, mounts: list[Any], gpus: tuple[str, ...]) -> dict[str, Any]:
-        import docker.types
-
         job = self._job
-        settings: dict[str, Any] = {
-            "image": image,
-            "command": list(job.argv),
-            "entrypoint": [],
-            "environment": {**job.env, "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index, _gpu in enumerate(gpus))},
-            "working_dir": os.path.normpath(f"{FAR_WORKSPACE}/{job.cwd}"),
-            "user": f"{os.getuid()}:{os.getgid()}",
-            "mounts": mounts,
-            "init": True,
-            "labels": {CLONE: self._executor.clone, RUN: job.run, STAGE: job.stage, OWNER: owner()},
-            "stdin_open": False,
-            "tty": False,
-        }
-        if job.key:
-            settings["name"] = self._name
+        visible = ",".join(str(index) for index, _gpu in enumerate(gpus))
+        limits: dict[str, Any] = {"Mounts": mounts, "Init": True}
         if job.cpus:
-            settings["nano_cpus"] = int(job.cpus * 1e9)
+            limits["NanoCpus"] = int(job.cpus * 1e9)
         if job.memory_bytes:
-            settings["mem_limit"] = settings["memswap_limit"] = job.memory_bytes
+            limits["Memory"] = limits["MemorySwap"] = job.memory_bytes
         if gpus:
-            request = docker.types.DeviceRequest(device_ids=list(gpus), capabilities=[["gpu"]])
-            settings["device_requests"] = [request]
-        return settings
+            limits["DeviceRequests"] = [{"DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]
+        return {
+            "Image": image,
+            "Cmd": list(job.argv),
+            "Entrypoint": [],
+            "Env": [f"{name}={value}" for name, value in {**job.env, "CUDA_VISIBLE_DEVICES": visible}.items()],
+            "WorkingDir": os.path.normpath(f"{FAR_WORKSPACE}/{job.cwd}"),
+            "User": f"{os.getuid()}:{os.getgid()}",
+            "Labels": {CLONE: self._executor.clone, RUN: job.run, STAGE: job.stage, OWNER: owner()},
+            "HostConfig": limits,
+        }
 
-    def _start(self, client: Any, container: str) -> None:
+    def _start(self, api: DockerApi, container: str) -> None:
         try:
-            client.api.start(container)
-        except Exception as error:
+            api.start(container)
+        except DaemonAnswer as error:
             text = self._refusal(error)
             if text is None:
                 raise
@@ -380,11 +380,10 @@ def _fault(error: Exception) -> str:
 def _drop(daemon: Daemon, container: str) -> None:
     """Remove a container; where its daemon is gone it stays, for the next build to find."""
     try:
-        with daemon.client() as client:
-            client.api.remove_container(container, force=True, v=True)
-    except Exception as error:
-        if answer(error) is None and not isinstance(error, DaemonGone):
-            raise
+        with daemon.api() as api:
+            api.remove_container(container)
+    except DaemonGone:
+        pass
 
 
 def _parcels(job: Job, units: list[str]) -> list[Parcel]:
@@ -406,12 +405,10 @@ def _copied(mount: Any) -> Parcel:
     return Parcel(mount.origin, f"{FAR_WORKSPACE}/{os.path.normpath(mount.path)}", read_only=True)
 
 
-def _mounts(place: str, volume: str, lies: str) -> list[Any]:
+def _mounts(place: str, volume: str, lies: str) -> list[dict[str, Any]]:
     """Return a read-only mount of what lies in a volume, and one of the volume itself, which keeps it from being
     removed as long as the container is there."""
-    import docker.types
-
     return [
-        docker.types.Mount(target=place, source=f"{lies}/data", type="bind", read_only=True),
-        docker.types.Mount(target=f"/run/{volume}", source=volume, type="volume", read_only=True),
+        {"Type": "bind", "Source": f"{lies}/data", "Target": place, "ReadOnly": True},
+        {"Type": "volume", "Source": volume, "Target": f"/run/{volume}", "ReadOnly": True},
     ]

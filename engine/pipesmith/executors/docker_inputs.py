@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
-from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict, is_missing, remove_container
+from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_client import Daemon, DaemonGone, is_conflict, is_missing
 from pipesmith.docker_labels import CONTENT, HELPER, OWNER, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
@@ -78,7 +78,7 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def ensure_volume(
-    client: Any,
+    api: DockerApi,
     daemon: Daemon,
     unit: Unit,
     image: str,
@@ -91,15 +91,15 @@ def ensure_volume(
     image: any that is there. What lies in it is below `data`. Raises StageError where the input changed meanwhile,
     Cancelled when `stop` says so."""
     name = f"pipesmith-{unit.content}"
-    while not _has_volume(client, f"{name}-whole"):
+    while api.volume(f"{name}-whole") is None:
         if stop():
             raise Cancelled()
         with _alone(name) as alone:
-            holder = _hold(client, name, image) if alone else None
+            holder = _hold(api, name, image) if alone else None
             if holder is None:
                 time.sleep(_RETRY_S)
                 continue
-            _fill(client, daemon, holder, name, unit, digest, stop)
+            _fill(api, daemon, holder, name, unit, digest, stop)
     return name
 
 
@@ -122,9 +122,9 @@ def _alone(name: str) -> Iterator[bool]:
 
 
 def _fill(
-    client: Any,
+    api: DockerApi,
     daemon: Daemon,
-    holder: Any,
+    holder: str,
     name: str,
     unit: Unit,
     digest: Callable[[str], str | None],
@@ -132,38 +132,37 @@ def _fill(
 ) -> None:
     whole = False
     try:
-        if _has_volume(client, f"{name}-whole"):  # another process was quicker
+        if api.volume(f"{name}-whole") is not None:  # another process was quicker
             whole = True
             return
-        holder.put_archive(_DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
+        api.put(holder, _DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
         for below, origin, known in unit.entries:
             if digest(origin) != known:
                 raise StageError(f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again")
-        client.volumes.create(f"{name}-whole", labels={CONTENT: unit.content})
+        api.create_volume(f"{name}-whole", {CONTENT: unit.content})
         whole = True
     finally:
-        _let_go(daemon, holder.id, None if whole else name)
+        _let_go(daemon, holder, None if whole else name)
 
 
 def _let_go(daemon: Daemon, holder: str, volume: str | None) -> None:
     """Remove the container that gave access to a volume, and the volume where it is not whole. What a daemon that is
     gone keeps of them is found by who fills it next."""
     try:
-        with daemon.client() as client:
-            client.api.remove_container(holder, force=True, v=True)
+        with daemon.api() as api:
+            api.remove_container(holder)
             if volume is not None:
-                forget_volume(client, volume)
-    except Exception as error:
-        if answer(error) is None and not isinstance(error, DaemonGone):
-            raise
+                forget_volume(api, volume)
+    except (DaemonAnswer, DaemonGone):
+        pass
 
 
-def forget_volume(client: Any, name: str) -> None:
+def forget_volume(api: DockerApi, name: str) -> None:
     """Remove a volume and what says that it is whole: the latter first."""
     for each in (f"{name}-whole", name):
         try:
-            client.api.remove_volume(each, force=True)
-        except Exception as error:
+            api.remove_volume(each, force=True)
+        except DaemonAnswer as error:
             if not (is_missing(error) or is_conflict(error)):  # in use: another one has taken it up
                 raise
 
@@ -180,47 +179,35 @@ def _checked(chunks: Iterator[bytes], stop: Callable[[], bool]) -> Iterator[byte
         yield chunk
 
 
-def _has_volume(client: Any, name: str) -> bool:
-    try:
-        client.api.inspect_volume(name)
-    except Exception as error:
-        if is_missing(error):
-            return False
-        raise
-    return True
-
-
-def _hold(client: Any, name: str, image: str) -> Any | None:
+def _hold(api: DockerApi, name: str, image: str) -> str | None:
     """Return a container that gives access to a volume, made anew with it; None while another process has one. No other
     thread of this one may."""
     filler = f"{HELPER}{name}"
-    try:
-        other = client.containers.get(filler)
-    except Exception as error:
-        if not is_missing(error):
-            raise
-    else:
-        if not is_left(other.labels.get(OWNER, "")):
+    other = api.container(filler)
+    if other is not None:
+        if not is_left(other["Config"]["Labels"].get(OWNER, "")):
             return None
-        remove_container(other)
-        forget_volume(client, name)  # who knows what it was filled with
+        api.remove_container(other["Id"])
+        forget_volume(api, name)  # who knows what it was filled with
     try:
-        return client.containers.create(
-            image,
-            name=filler,
-            command=["none"],
-            volumes={name: {"bind": _DATA}},
-            labels={OWNER: owner(), CONTENT: name},
+        return api.create_container(
+            {
+                "Image": image,
+                "Cmd": ["none"],
+                "Labels": {OWNER: owner(), CONTENT: name},
+                "HostConfig": {"Binds": [f"{name}:{_DATA}"]},
+            },
+            filler,
         )
-    except Exception as error:
+    except DaemonAnswer as error:
         if is_conflict(error):
             return None
         raise
 
 
-def mountpoint(client: Any, daemon: Daemon, name: str) -> str:
+def mountpoint(api: DockerApi, daemon: Daemon, name: str) -> str:
     """Return where a volume lies on the daemon's own machine."""
-    found = client.api.inspect_volume(name).get("Mountpoint")
+    found = (api.volume(name) or {}).get("Mountpoint")
     if not found:
         raise EnvironmentFailure(f"the Docker daemon of {daemon.title} keeps volumes where they can't be mounted from")
     return str(found)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
+from pipesmith.docker_api import DockerApi
 from pipesmith.docker_client import Daemon
 from pipesmith.executors.output import JobOutput
 
@@ -31,27 +31,26 @@ class ContainerOutput:
         self._guard = guard
         self._taken = dict.fromkeys(_STREAMS, 0)  # bytes of each stream
         self._followed = 0  # how often it was taken up; what older connections still bring is dropped
-        self._threads: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self.is_cut = False  # whether a stream ended though its container went on, as far as one can tell
 
-    def attach(self) -> None:
-        """Follow a container that is not started yet; it is followed when this returns."""
+    def attach(self) -> Callable[[], object]:
+        """Begin to follow a container that is not started yet. Returns what blocks until it is followed."""
         ready = threading.Event()
 
-        def read(client: Any, followed: int) -> None:
-            stream = client.api.attach(self._container, stdout=True, stderr=True, stream=True, demux=True)
+        def read(api: DockerApi, followed: int) -> None:
+            said = api.attach(self._container)
             ready.set()
-            for out, err in stream:
-                self._take(followed, "stdout", out)
-                self._take(followed, "stderr", err)
+            for stream, data in said:
+                self._take(followed, stream, data)
 
-        self._follow([read], ready.set)
-        ready.wait(_READY_S)
+        self._follow(read, ready.set)
+        return lambda: ready.wait(_READY_S)
 
     def resume(self) -> None:
         """Take all that was said and not taken yet, and what follows."""
-        self._follow([self._replay(stream, follow=True) for stream in _STREAMS], lambda: None)
+        self._follow(lambda api, followed: self._replay(api, followed, follow=True), lambda: None)
 
     def container_ended(self) -> None:
         """Say that the end of a stream is its end."""
@@ -62,35 +61,33 @@ class ContainerOutput:
 
         Raises what the daemon or the connection to it raises where that was cut, and can't be made up for."""
         self._ended.set()
-        for thread in self._threads:
-            thread.join(_LAST_S)
+        if self._thread is not None:
+            self._thread.join(_LAST_S)
         if self.is_cut:
             with self._guard:
                 self._followed += 1
-            with self._daemon.client() as client:
-                for stream in _STREAMS:
-                    self._replay(stream, follow=False)(client, self._followed)
+            with self._daemon.api() as api:
+                self._replay(api, self._followed, follow=False)
             self.is_cut = False
 
-    def _follow(self, reads: list[Callable[[Any, int], None]], tried: Callable[[], None]) -> None:
+    def _follow(self, read: Callable[[DockerApi, int], None], tried: Callable[[], None]) -> None:
         with self._guard:
             self._followed += 1
         self.is_cut = False
         followed = self._followed
-        self._threads = [
-            threading.Thread(target=self._work, args=(read, followed, tried), name="container output", daemon=True)
-            for read in reads
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(
+            target=self._work, args=(read, followed, tried), name="container output", daemon=True
+        )
+        self._thread.start()
 
-    def _work(self, read: Callable[[Any, int], None], followed: int, tried: Callable[[], None]) -> None:
+    def _work(self, read: Callable[[DockerApi, int], None], followed: int, tried: Callable[[], None]) -> None:
         try:
-            with self._daemon.client() as client:
-                read(client, followed)
+            with self._daemon.api() as api:
+                read(api, followed)
             if not self._ended.wait(_END_S):
-                with self._daemon.client() as client:
-                    cut = bool(client.api.inspect_container(self._container)["State"].get("Running"))
+                with self._daemon.api() as api:
+                    found = api.container(self._container)
+                cut = found is None or bool(found["State"].get("Running"))
             else:
                 cut = False
         except Exception:
@@ -100,19 +97,14 @@ class ContainerOutput:
         if cut and followed == self._followed:
             self.is_cut = True
 
-    def _replay(self, stream: str, *, follow: bool) -> Callable[[Any, int], None]:
-        def read(client: Any, followed: int) -> None:
-            known = self._taken[stream]
-            chosen = {each: each == stream for each in _STREAMS}
-            said = client.api.logs(self._container, stream=True, follow=follow, **chosen)
-            for data in said:
-                fresh = data[known:]
-                known = max(0, known - len(data))
-                self._take(followed, stream, fresh)
+    def _replay(self, api: DockerApi, followed: int, *, follow: bool) -> None:
+        known = dict(self._taken)
+        for stream, data in api.logs(self._container, follow=follow):
+            fresh = data[known[stream] :]
+            known[stream] = max(0, known[stream] - len(data))
+            self._take(followed, stream, fresh)
 
-        return read
-
-    def _take(self, followed: int, stream: str, data: bytes | None) -> None:
+    def _take(self, followed: int, stream: str, data: bytes) -> None:
         if not data:
             return
         with self._guard:

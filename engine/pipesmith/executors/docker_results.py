@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from pipesmith.docker_client import Daemon, DaemonGone, is_missing
+from pipesmith.docker_api import DockerApi
+from pipesmith.docker_client import Daemon, DaemonGone
 from pipesmith.errors import Cancelled, PipeError
 from pipesmith.executors.base import FAR_WORKSPACE, Job, Side
 from pipesmith.executors.docker_watch import PATIENCE_S, ContainerLost
@@ -24,7 +24,6 @@ from pipesmith.tars import CutShort, unpack
 __all__ = ["FAILED_LIMIT", "ContainerResults", "LiveSides"]
 
 FAILED_LIMIT = 256 << 20  # bytes of a failed stage's sandbox that are brought back
-_CHUNK = 2 << 20
 _RETRY_S = 0.5
 _LIVE_SHARE = 20  # bringing back what is logged live takes at most this part of the time
 
@@ -62,8 +61,8 @@ class ContainerResults:
     def bring_sandbox(self, units: list[str]) -> list[str]:
         """Bring back what it has in its workspace, for people to look at, but inputs (the paths in `units`), which are
         here anyway. Returns what was left there, as more than `FAILED_LIMIT` bytes in all."""
-        with self.daemon.client() as client:
-            changed = {str(each["Path"]) for each in client.api.diff(self.container) or ()}
+        with self.daemon.api() as api:
+            changed = set(api.changes(self.container))
         made: set[str] = set()
         for path in changed:
             while path.startswith(f"{FAR_WORKSPACE}/"):
@@ -102,8 +101,8 @@ class ContainerResults:
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                with self.daemon.client() as client:
-                    return _fetch(client, self.container, path, place, self._taken)
+                with self.daemon.api() as api:
+                    return _fetch(api, self.container, path, place, self._taken)
             except (DaemonGone, CutShort) as error:
                 if self.stop():
                     raise Cancelled() from None
@@ -138,9 +137,9 @@ class ContainerResults:
                     raise _TooMuch
                 yield chunk
 
-        with self.daemon.client() as client:
+        with self.daemon.api() as api:
             try:
-                _fetch(client, self.container, path, place, counted)
+                _fetch(api, self.container, path, place, counted)
             except _TooMuch:
                 _remove(place)
                 raise
@@ -163,26 +162,26 @@ class LiveSides:
         with self._guard:
             self._closed = True
 
-    def poll(self, client: Any) -> None:
+    def poll(self, api: DockerApi) -> None:
         """Bring back what has changed since the last time. What goes wrong is left to the next time, or to the end."""
         now = time.monotonic()
         if now < self._not_before:
             return
         for side in self._sides:
-            stamp = _stamp(client, self._container, side.place)
+            stamp = api.stamp(self._container, side.place)
             if stamp is None or stamp == self._known.get(side.place):
                 continue
             try:
-                self._bring(client, side)
+                self._bring(api, side)
             except (OSError, PipeError, _Unwritable):
                 continue
             self._known[side.place] = stamp
         self._not_before = now + _LIVE_SHARE * (time.monotonic() - now)
 
-    def _bring(self, client: Any, side: Side) -> None:
+    def _bring(self, api: DockerApi, side: Side) -> None:
         with tempfile.TemporaryDirectory(prefix=".part-", dir=os.path.dirname(side.origin)) as scratch:
             place = os.path.join(scratch, "new")
-            if not _fetch(client, self._container, side.place, place, iter):
+            if not _fetch(api, self._container, side.place, place, iter):
                 return
             with self._guard:
                 if not self._closed:
@@ -209,26 +208,15 @@ class _Unwritable(Exception):
         self.reason = reason
 
 
-def _stamp(client: Any, container: str, path: str) -> str | None:
-    """Return what tells that the file or folder at a path has changed; None where nothing lies there."""
-    answered = client.api.head(
-        client.api._url("/containers/{0}/archive", container), params={"path": path}, timeout=client.api.timeout
-    )
-    return answered.headers.get("X-Docker-Container-Path-Stat") if answered.status_code == 200 else None
-
-
 def _fetch(
-    client: Any, container: str, path: str, place: str, taken: Callable[[Iterator[bytes]], Iterator[bytes]]
+    api: DockerApi, container: str, path: str, place: str, taken: Callable[[Iterator[bytes]], Iterator[bytes]]
 ) -> bool:
     """Unpack what lies at a path in a container in place of what is at `place`; False where nothing lies there.
 
     taken: through which the bytes go. Raises _Unwritable where this machine is what fails."""
-    try:
-        chunks, _info = client.api.get_archive(container, path, chunk_size=_CHUNK)
-    except Exception as error:
-        if is_missing(error):
-            return False
-        raise
+    chunks = api.get(container, path)
+    if chunks is None:
+        return False
     broken: list[BaseException] = []
 
     def watched() -> Iterator[bytes]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from pipesmith.docker_client import Daemon, answer, is_missing
+from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_client import Daemon, DaemonGone, answer
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.base import Job
 from pipesmith.executors.docker_output import ContainerOutput
@@ -18,9 +19,10 @@ __all__ = ["PATIENCE_S", "ContainerLost", "ContainerWatch", "was_ended_from_outs
 PATIENCE_S = 15.0  # how long a daemon that is gone may take to come back
 _LOOK_S = 0.1
 _SAMPLE_S = 1.0
+_SAMPLE_MOST_S = 5.0
+_KILLED_S, _DIED_S = 0.1, 2.0  # after the end of a container its daemon has told why, and that
 _RETRY_S = 0.5
 _SILENCE_S = 150.0  # a daemon that answers nothing for so long is asked over a new connection
-_WAIT_S = 24 * 3600
 _FROM_OUTSIDE = (137, 143, 255)  # killed, asked to end, gone with its machine
 
 
@@ -29,7 +31,7 @@ class ContainerLost(EnvironmentFailure):
 
 
 class ContainerWatch:
-    """Looks after one container that runs. cancelled: set by others, from any thread. sampled(client): called now and
+    """Looks after one container that runs. cancelled: set by others, from any thread. sampled(api): called now and
     then while it runs. `peak_bytes` and `cpu_s`: what it used, as far as was seen. heard: when the daemon last said
     anything."""
 
@@ -40,7 +42,7 @@ class ContainerWatch:
         job: Job,
         output: ContainerOutput,
         cancelled: threading.Event,
-        sampled: Callable[[Any], None],
+        sampled: Callable[[DockerApi], None],
     ) -> None:
         self._daemon = daemon
         self._container = container
@@ -51,6 +53,7 @@ class ContainerWatch:
         self._asked: str | None = None  # why it was asked to end
         self._kill_at: float | None = None
         self._was_lost = False
+        self._ended: dict[str, Any] = {}
         self.peak_bytes = 0
         self.cpu_s = 0.0
         self.heard = time.monotonic()
@@ -67,6 +70,7 @@ class ContainerWatch:
                 self._was_lost |= not self._wait(deadline)
                 state = self._state()
                 if not state.get("Running"):
+                    self._ended = state
                     return self._told(state)
                 self._output.resume()
         finally:
@@ -79,8 +83,8 @@ class ContainerWatch:
 
         def wait() -> None:
             try:
-                with self._daemon.client() as client:
-                    client.api.wait(self._container, timeout=_WAIT_S)
+                with self._daemon.api() as api:
+                    api.wait(self._container)
             except Exception as error:
                 failures.append(error)
             else:
@@ -107,30 +111,31 @@ class ContainerWatch:
 
     def _signal(self, name: str) -> None:
         try:
-            with self._daemon.client() as client:
-                client.api.kill(self._container, signal=name)
+            with self._daemon.api() as api:
+                api.kill(self._container, name)
         except Exception:
             pass  # it has ended, or the daemon is gone, which the one that waits for its end finds out
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self._patiently(lambda client: client.api.inspect_container(self._container)["State"])
+        found = self._patiently(lambda api: api.container(self._container))
+        if found is None:
+            raise EnvironmentFailure("somebody removed its container")
+        state: dict[str, Any] = found["State"]
         return state
 
-    def _patiently(self, ask: Callable[[Any], Any]) -> Any:
+    def _patiently(self, ask: Callable[[DockerApi], Any]) -> Any:
         """Return what a daemon says; one that is gone is given a moment to come back: it may have kept the container.
 
         Raises ContainerLost."""
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                with self._daemon.client() as client:
-                    told = ask(client)
+                with self._daemon.api() as api:
+                    told = ask(api)
                 self.heard = time.monotonic()
                 return told
-            except Exception as error:
+            except (DaemonGone, DaemonAnswer):
                 self._was_lost = True
-                if is_missing(error):
-                    raise EnvironmentFailure("somebody removed its container") from None
                 if time.monotonic() > until or self._cancelled.is_set():
                     raise ContainerLost(
                         f"the Docker daemon of {self._daemon.title} went away while it ran; "
@@ -143,36 +148,45 @@ class ContainerWatch:
         if self._asked is not None:
             told[self._asked] = True
         told["out_of_memory"] = bool(state.get("OOMKilled")) and told["exit"] != 0
-        told["problem"] = str(state["Error"]) if state.get("Error") else self._ended_from_outside(state)
+        told["problem"] = str(state["Error"]) if state.get("Error") else None
         return told
 
-    def _ended_from_outside(self, state: dict[str, Any]) -> str | None:
+    def ended_from_outside(self) -> str | None:
         """Return what to say of a container that somebody else ended, or its daemon with itself; None of any other.
+        Asked once its results are here: a daemon tells of what it did to it a moment later than of its end.
 
         One that is asked to end may well end with 0, having done half. What a daemon remembers tells; one that was
         started anew remembers nothing."""
+        state = self._ended
         if self._asked is not None or not (state.get("ExitCode") == 0 or was_ended_from_outside(state)):
             return None
-        remembered = self._patiently(lambda client: _remembered(client, self._container, state))
-        if "kill" in remembered:
+        if "kill" in self._remembered(_KILLED_S):
             return "its container was ended from outside, by `docker stop` or its like, or with its Docker daemon"
-        if not self._was_lost or "die" in remembered:
+        if not self._was_lost or "die" in self._remembered(_DIED_S):
             return None
-        if self._patiently(lambda client: client.info().get("LiveRestoreEnabled")):
+        if self._patiently(lambda api: api.info().get("LiveRestoreEnabled")):
             return None
         return f"the Docker daemon of {self._daemon.title} went away while it ran, and ended it"
 
+    def _remembered(self, after_s: float) -> set[str]:
+        """Return the names of the events that its daemon remembers, from its start to a moment after its end."""
+        since, until = (_seconds(self._ended[key]) for key in ("StartedAt", "FinishedAt"))
+        found = self._patiently(lambda api: api.events(self._container, since - 1, until + after_s))
+        return {str(each.get("status")) for each in found}
+
     def _sample(self, done: threading.Event) -> None:
-        """Note what it uses, until it has ended."""
+        """Note what it uses, until it has ended. Of what runs for long it is asked less often: many at once would keep
+        a daemon busy with nothing else."""
+        began = time.monotonic()
         pause = _LOOK_S
         while not done.wait(pause):
-            pause = _SAMPLE_S
+            pause = min(_SAMPLE_MOST_S, max(_SAMPLE_S, (time.monotonic() - began) / 20))
             try:
-                with self._daemon.client() as client:
-                    stats = client.api.stats(self._container, stream=False, one_shot=True)
+                with self._daemon.api() as api:
+                    stats = api.stats(self._container)
                     self.heard = time.monotonic()
                     self._note(stats)
-                    self._sampled(client)
+                    self._sampled(api)
             except Exception as error:
                 if answer(error) is not None:
                     self.heard = time.monotonic()
@@ -188,18 +202,7 @@ def was_ended_from_outside(state: dict[str, Any]) -> bool:
     return state.get("ExitCode") in _FROM_OUTSIDE and not state.get("OOMKilled")
 
 
-def _remembered(client: Any, container: str, state: dict[str, Any]) -> set[str]:
-    """Return the names of the events of a container's end that its daemon remembers."""
-    since, until = (_seconds(state[key]) for key in ("StartedAt", "FinishedAt"))
-    filters = {"container": container, "type": "container", "event": ["kill", "die"]}
-    found: set[str] = set()
-    for each in client.api.events(since=since - 1, until=until + 2, filters=filters, decode=True):
-        found.add(str(each.get("status")))
-        if "die" in found:
-            break  # it is the last one: nobody waits for the time to be over
-    return found
-
-
-def _seconds(text: str) -> int:
+def _seconds(text: str) -> float:
     """Return a time of the daemon's, such as `2026-01-01T10:00:00.123456789Z`, as seconds since the epoch."""
-    return int(datetime.fromisoformat(f"{text[:19]}+00:00").timestamp())
+    fraction = text[19:].rstrip("Z")
+    return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp() + (float(fraction) if fraction else 0.0)
