@@ -37,6 +37,10 @@ class Figures:
     def median_ms(self) -> float:
         return statistics.median(self.seconds) * 1000
 
+    def over(self, other: Figures) -> Figures:
+        """Return what this took more than another, round by round."""
+        return Figures([mine - theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)])
+
     def ratio(self, other: Figures) -> float:
         """Return the median of the rounds' ratios, this over other."""
         return statistics.median(mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True))

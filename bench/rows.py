@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.containers import Load, bytes_sent, daemons, results_back, sending, trivial_stage
 from bench.graphs import Shape, commit
 from bench.histories import History, lay_out_history
 from bench.measure import Command, Figures, alternate, environment, run_once
@@ -52,6 +53,8 @@ class Sizes:
     large_file_bytes: int
     small_files: int
     commits: int
+    sent_bytes: int
+    sent_files: int
     growing_stages: tuple[int, ...]
     growing_files: tuple[int, ...]
 
@@ -66,6 +69,8 @@ class Sizes:
             large_file_bytes=2 << 30,
             small_files=10_000,
             commits=1000,
+            sent_bytes=100_000_000,
+            sent_files=2_000,
             growing_stages=(250, 500, 1000),
             growing_files=(25_000, 50_000, 100_000),
         )
@@ -81,6 +86,8 @@ class Sizes:
             large_file_bytes=256 << 20,
             small_files=2_000,
             commits=200,
+            sent_bytes=20_000_000,
+            sent_files=400,
             growing_stages=(75, 150, 300),
             growing_files=(5_000, 10_000, 20_000),
         )
@@ -356,6 +363,48 @@ def _push(tools: Tools, sizes: Sizes) -> Iterator[Row]:
         yield Row(what=f"{what}, {shape} / `git status`", value=value, unit="×", bound=5, aim=3, detail=_ms(**found))
 
 
+def _containers(tools: Tools, sizes: Sizes) -> Iterator[Row]:
+    """Stages in containers, against what `docker` does with the same image and bytes."""
+    load = Load(bytes=sizes.sent_bytes, files=sizes.sent_files)
+    rounds = max(3, sizes.rounds // 2)
+    with daemons(tools.work) as found:
+        if found is None:
+            return
+        figures = trivial_stage(tools, found, sizes.rounds)
+        ratio = figures["pipe"].ratio(figures["docker run"])
+        yield Row(
+            what="a trivial stage in a container, as a whole command / a bare `docker run` of its image",
+            value=ratio,
+            unit="×",
+            bound=1.3,
+            detail=_ms(**figures),
+        )
+        figures = sending(tools, found, load, rounds)
+        yield Row(
+            what=f"{load} of inputs to a daemon over TLS: cost over a build that sends none / `docker cp`",
+            value=figures["first"].over(figures["again"]).ratio(figures["docker cp"]),
+            unit="×",
+            bound=1.2,
+            detail=_ms(**figures),
+        )
+        sent = bytes_sent(tools, found, load)
+        yield Row(
+            what="bytes sent by a second stage with the same inputs / by the first",
+            value=sent.second / sent.first,
+            unit="×",
+            bound=0.01,
+            detail=f"{sent.first:,} and {sent.second:,} bytes",
+        )
+        figures = results_back(tools, found, load, rounds)
+        yield Row(
+            what=f"{load} of results back, verified and placed: cost over a build that brings none / `docker cp`",
+            value=figures["out"].over(figures["kept"]).ratio(figures["docker cp"]),
+            unit="×",
+            bound=1.2,
+            detail=_ms(**figures),
+        )
+
+
 GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "version": _version,
     "no-op": _no_ops,
@@ -365,6 +414,7 @@ GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "restore": _restore,
     "push": _push,
     "ranges": _ranges,
+    "containers": _containers,
     "peers": _peers,
 }
 
