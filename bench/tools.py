@@ -56,7 +56,7 @@ def prepare_tools(work: Path, *, peers: bool) -> Tools:
     work.mkdir(parents=True, exist_ok=True)
     own = _venv(work / "venv-pipe")
     _pip(own, "hatchling")
-    _pip(own, "--no-build-isolation", str(ROOT))
+    _pip(own, "--no-build-isolation", f"{ROOT}[docker]")
     _pip(own, "--no-build-isolation", "--no-deps", "--force-reinstall", str(ROOT))
     found = None
     if peers:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipesmith.docker_api import Address, ConnectionLost, DaemonAnswer, DockerApi
-from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.errors import EnvironmentFailure, PipeError, UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Daemon:
             client = client or self._connect()
             yield client
             good = True
-        except UserError:
+        except PipeError:
             raise
         except Exception as error:
             if answer(error) is not None:
