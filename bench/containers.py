@@ -114,7 +114,6 @@ def sending(tools: Tools, found: Daemons, load: Load, rounds: int) -> dict[str, 
     """A build whose input is new to the far daemon, the same build when it has it, and `docker cp` of the input."""
     repo = _repo(tools, "sending", found.far_toml, _READS)
     _lay_out(repo / "data", load)
-    commit(repo)
     run_once(tools.command("pipe", repo), environment())
     edits = iter(range(1000))
 
@@ -148,7 +147,6 @@ def bytes_sent(tools: Tools, found: Daemons, load: Load) -> Sent:
     try:
         host = f'host = "unix://{socket}"\n'
         _write(repo, host, _READS)
-        commit(repo)
         run_once(tools.command("pipe", repo), environment())
         first = int(counted.read_text())
         _write(repo, host, _READS.replace("ls", "ls -l"))
