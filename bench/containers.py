@@ -162,7 +162,7 @@ def results_back(tools: Tools, found: Daemons, load: Load, rounds: int) -> dict[
     """A build whose output is large, one that makes as much but keeps it, and `docker cp` of the output."""
     repos = {}
     for name, place in (("out", "{outputs.o}"), ("kept", "/tmp/kept")):
-        text = _MAKES % {"place": place, "kilobytes": load.bytes // 1024, "files": load.files}
+        text = _MAKES % {"place": place, "bytes": load.bytes, "files": load.files}
         repos[name] = _repo(tools, f"results-{name}", found.far_toml, text)
         run_once(tools.command("pipe", repos[name]), environment())
     made = subprocess.run(
@@ -191,7 +191,7 @@ def results_back(tools: Tools, found: Daemons, load: Load, rounds: int) -> dict[
 
 _READS = 'run = "ls data > {outputs.o}"\ninputs = { d = "data" }\noutputs = { o = "o" }\n'
 _MAKES = (
-    'run = "mkdir -p %(place)s out && cd %(place)s && head -c %(kilobytes)dK /dev/urandom > large && '
+    'run = "mkdir -p %(place)s out && cd %(place)s && head -c %(bytes)d /dev/urandom > large && '
     'for n in $(seq %(files)d); do echo $n > $n; done"\noutputs = { o = "out" }\n'
 )
 
