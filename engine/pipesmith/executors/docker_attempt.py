@@ -305,7 +305,15 @@ class DockerAttempt:
         self._units, self._copied = units_of(job.layout, self._executor.digest)
         mounts = []
         for unit in self._units:
-            volume = ensure_volume(api, daemon, unit, image, digest=self._executor.digest, stop=self._is_not_wanted)
+            volume = ensure_volume(
+                api,
+                daemon,
+                unit,
+                image,
+                digest=self._executor.digest,
+                stop=self._is_not_wanted,
+                done_with=lambda container, name: self._executor.remove_aside(daemon, container, name),
+            )
             mounts += _mounts(f"{FAR_WORKSPACE}/{unit.path}", volume, mountpoint(api, daemon, volume))
         if self._cancelled.is_set():
             raise Cancelled()

@@ -85,11 +85,13 @@ def ensure_volume(
     *,
     digest: Callable[[str], str | None],
     stop: Callable[[], bool],
+    done_with: Callable[[str, str], None],
 ) -> str:
     """Return the name of the volume that holds a unit, filled first where the daemon does not have it.
 
-    image: any that is there. What lies in it is below `data`. Raises StageError where the input changed meanwhile,
-    Cancelled when `stop` says so."""
+    image: any that is there. What lies in it is below `data`. done_with(id, name): told of the container that gave
+    access to it, which is of no use any more. Raises StageError where the input changed meanwhile, Cancelled when
+    `stop` says so."""
     name = f"pipesmith-{unit.content}"
     while api.volume(f"{name}-whole") is None:
         if stop():
@@ -99,7 +101,12 @@ def ensure_volume(
             if holder is None:
                 time.sleep(_RETRY_S)
                 continue
-            _fill(api, daemon, holder, name, unit, digest, stop)
+            try:
+                _fill(api, holder, name, unit, digest, stop)
+            except BaseException:
+                _let_go(daemon, holder, name)
+                raise
+            done_with(holder, f"{HELPER}{name}")
     return name
 
 
@@ -123,36 +130,28 @@ def _alone(name: str) -> Iterator[bool]:
 
 def _fill(
     api: DockerApi,
-    daemon: Daemon,
     holder: str,
     name: str,
     unit: Unit,
     digest: Callable[[str], str | None],
     stop: Callable[[], bool],
 ) -> None:
-    whole = False
-    try:
-        if api.volume(f"{name}-whole") is not None:  # another process was quicker
-            whole = True
-            return
-        api.put(holder, _DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
-        for below, origin, known in unit.entries:
-            if digest(origin) != known:
-                raise StageError(f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again")
-        api.create_volume(f"{name}-whole", {CONTENT: unit.content})
-        whole = True
-    finally:
-        _let_go(daemon, holder, None if whole else name)
+    if api.volume(f"{name}-whole") is not None:
+        return  # another process was quicker
+    api.put(holder, _DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
+    for below, origin, known in unit.entries:
+        if digest(origin) != known:
+            raise StageError(f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again")
+    api.create_volume(f"{name}-whole", {CONTENT: unit.content})
 
 
-def _let_go(daemon: Daemon, holder: str, volume: str | None) -> None:
-    """Remove the container that gave access to a volume, and the volume where it is not whole. What a daemon that is
-    gone keeps of them is found by who fills it next."""
+def _let_go(daemon: Daemon, holder: str, volume: str) -> None:
+    """Remove the container that gave access to a volume, and the volume, which is not whole. What a daemon that is gone
+    keeps of them is found by who fills it next."""
     try:
         with daemon.api() as api:
             api.remove_container(holder)
-            if volume is not None:
-                forget_volume(api, volume)
+            forget_volume(api, volume)
     except (DaemonAnswer, DaemonGone):
         pass
 
