@@ -20,7 +20,7 @@ PATIENCE_S = 15.0  # how long a daemon that is gone may take to come back
 _LOOK_S = 0.1
 _SAMPLE_S = 1.0
 _SAMPLE_MOST_S = 5.0
-_KILLED_S, _DIED_S = 0.1, 2.0  # after the end of a container its daemon has told why, and that
+_TOLD_S = (0.1, 0.5, 2.0)  # after the end of a container its daemon has told of it, mostly within the first
 _RETRY_S = 0.5
 _SILENCE_S = 150.0  # a daemon that answers nothing for so long is asked over a new connection
 _FROM_OUTSIDE = (137, 143, 255)  # killed, asked to end, gone with its machine
@@ -153,16 +153,20 @@ class ContainerWatch:
 
     def ended_from_outside(self) -> str | None:
         """Return what to say of a container that somebody else ended, or its daemon with itself; None of any other.
-        Asked once its results are here: a daemon tells of what it did to it a moment later than of its end.
+        Asked once its results are here, when the daemon has most likely told of its end, and before that of why.
 
         One that is asked to end may well end with 0, having done half. What a daemon remembers tells; one that was
         started anew remembers nothing."""
         state = self._ended
         if self._asked is not None or not (state.get("ExitCode") == 0 or was_ended_from_outside(state)):
             return None
-        if "kill" in self._remembered(_KILLED_S):
-            return "its container was ended from outside, by `docker stop` or its like, or with its Docker daemon"
-        if not self._was_lost or "die" in self._remembered(_DIED_S):
+        for after_s in _TOLD_S:
+            remembered = self._remembered(after_s)
+            if "kill" in remembered:
+                return "its container was ended from outside, by `docker stop` or its like, or with its Docker daemon"
+            if "die" in remembered:
+                return None
+        if not self._was_lost:
             return None
         if self._patiently(lambda api: api.info().get("LiveRestoreEnabled")):
             return None
