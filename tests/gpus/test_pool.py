@@ -25,8 +25,11 @@ class Readings:
 
     def __init__(self, **readings: GpuReading) -> None:
         self.all = readings
+        self.later: dict[str, GpuReading] = {}  # what is said from the next look on
 
-    def readings(self) -> Mapping[str, GpuReading]:
+    def readings(self, *, anew: bool = False) -> Mapping[str, GpuReading]:
+        if anew:
+            self.all |= self.later
         return self.all
 
 
@@ -147,6 +150,14 @@ def test_a_gpu_that_nobody_uses_is_given_first(tmp_path: Path) -> None:
     assert isinstance(first, GpuHold) and first.notes == ()
     assert isinstance(second, GpuHold) and len(second.notes) == 1
     assert "GPU 0 (card) is used by other programs, no free one was left (10G: pid 1" in second.notes[0]
+
+
+def test_a_program_that_has_just_ended_is_not_told_of(tmp_path: Path) -> None:
+    watch = Readings(a=GpuReading(used_bytes=10 * GIB, processes={1: 10 * GIB}))
+    watch.later = {"a": GpuReading(used_bytes=0, processes={})}
+    found = pool(tmp_path, 1, watch).acquire(1)
+    assert ids(found) == ("a",)
+    assert isinstance(found, GpuHold) and found.notes == ()
 
 
 def test_used_memory_tells_where_processes_are_not_listed(tmp_path: Path) -> None:

@@ -159,7 +159,16 @@ class GpuPool:
         """Return `count` GPUs, whole or with that much memory on each, or for people what they are waited for.
 
         Raises EnvironmentFailure where they can't be had at all any more, or the lock files can't."""
-        readings = self._watch.readings() if self._watch is not None else {}
+        found = self._acquire(count, memory_bytes, self._readings())
+        if isinstance(found, GpuHold) and found.notes:  # who uses it may have ended a moment ago
+            found.release()
+            found = self._acquire(count, memory_bytes, self._readings(anew=True))
+        return found
+
+    def _readings(self, *, anew: bool = False) -> Mapping[str, GpuReading]:
+        return self._watch.readings(anew=anew) if self._watch is not None else {}
+
+    def _acquire(self, count: int, memory_bytes: int | None, readings: Mapping[str, GpuReading]) -> GpuHold | str:
         usable = self._usable(count, memory_bytes, readings)
         offers: list[_Offer] = []
         states: list[GpuState] = []
@@ -197,7 +206,7 @@ class GpuPool:
 
     def states(self) -> list[GpuState]:
         """Return how each GPU is now. Raises EnvironmentFailure where the lock files can't be had."""
-        readings = self._watch.readings() if self._watch is not None else {}
+        readings = self._readings()
         found = []
         for gpu in self.gpus:
             file = ShareFile(gpu.id, self._folder)
