@@ -59,6 +59,7 @@ class GpuWatch:
 
     def remove(self, meter: GpuMeter) -> None:
         with self._changed:
+            meter.problem = meter.problem or self._broken
             if meter in self._meters:
                 self._meters.remove(meter)
                 self._wanted_at = time.monotonic()
@@ -100,7 +101,8 @@ class GpuWatch:
             with self._changed:
                 for meter in self._meters:
                     meter.problem = meter.problem or self._broken
-                self._thread = None
+                if self._thread is threading.current_thread():
+                    self._thread = None
                 self._changed.notify_all()
 
     def _await_turn(self) -> bool:
@@ -117,6 +119,7 @@ class GpuWatch:
                 else:
                     left = _IDLE_S - (now - self._wanted_at)
                     if left <= 0:
+                        self._thread = None  # from here on another one is started for who asks
                         return False
                 self._changed.wait(left)
             return False
