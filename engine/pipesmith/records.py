@@ -99,8 +99,9 @@ def _first_init(fields: Mapping[str, object], frozen: bool, kw_only: bool) -> Ca
 
     def __init__(self: Any, /, *args: Any, **values: Any) -> None:
         real = _init(fields, frozen, kw_only, hasattr(self, "__post_init__"))
-        cls: Any = next(each for each in type(self).__mro__ if each.__dict__.get("__init__") is __init__)
-        cls.__init__ = real
+        cls: Any = next((each for each in type(self).__mro__ if each.__dict__.get("__init__") is __init__), None)
+        if cls is not None:  # else another thread was first
+            cls.__init__ = real
         real(self, *args, **values)
 
     return __init__

@@ -103,3 +103,17 @@ def test_what_commands_go_through_does_without_inspect(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'dataclasses', 'inspect'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_first_objects_may_be_made_by_several_threads() -> None:
+    """One that came to the first `__init__` while another thread replaced it goes on."""
+
+    @record
+    class Late:
+        x: int
+
+    first = Late.__init__
+    made = [Late(x=number) for number in range(100)]
+    late = Late.__new__(Late)
+    first(late, x=7)
+    assert late == Late(x=7) and made[7] == late
