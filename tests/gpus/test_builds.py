@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,28 @@ resources = {{ {resources} }}
 """
 
 
-def until(true: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition, however slow the machine is."""
+@pytest.fixture(autouse=True)
+def nothing_waits_on(repo) -> Iterator[None]:
+    """Let stages of HELD end, whatever becomes of the test."""
+    yield
+    (repo.home / "go").touch()
+
+
+def until(true: Callable[[], Any], what: str, build: subprocess.Popen[str] | None = None) -> Any:
+    """Wait for a condition, however slow the machine is, unless the build that is to bring it has ended."""
     for _ in range(2000):
         if found := true():
             return found
+        if build is not None and build.poll() is not None:
+            break
         time.sleep(0.03)
-    pytest.fail(f"never: {what}")
+    pytest.fail(f"never: {what}{build.communicate() if build is not None and build.poll() is not None else ''}")
 
 
-def sees(repo, n: str) -> str:
+def sees(repo, n: str, build: subprocess.Popen[str]) -> str:
     """Return which GPU a stage of HELD sees, once it runs."""
     file = repo.home / f"sees-{n}"
-    return until(lambda: file.exists() and file.read_text().strip(), f"{n} runs")
+    return until(lambda: file.exists() and file.read_text().strip(), f"{n} runs", build)
 
 
 def pid_of(repo, n: str) -> int:
@@ -89,9 +98,9 @@ def test_a_stage_gets_a_free_gpu_and_one_that_asks_for_none_sees_none(repo, on_b
     other.env |= repo.env
     other.write("pipeline.toml", stage("b", "gpus = 1") + stage("c", "gpus = 2"))
     first = repo.start("build", "-j4")
-    a = sees(repo, "a")
+    a = sees(repo, "a", first)
     second = other.start("build", "-j4")
-    b = sees(repo, "b")
+    b = sees(repo, "b", second)
     assert {a, b} == ids
     finish(repo, first, second)
     assert repo.read("none.txt") == "\n" and set(other.read("c.txt").strip().split(",")) == ids
@@ -104,7 +113,7 @@ def test_gpu_memory_shares_a_gpu(repo, on_box: FakeDriver) -> None:
     on_box.process(id, 1, 15)
     repo.write("pipeline.toml", "".join(stage(n, 'gpu-memory = "30G"') for n in "abc"))
     build = repo.start("build", "-j8")
-    running = until(lambda: [f for f in os.listdir(repo.home) if f.startswith("sees-")][1:], "two run")
+    running = until(lambda: [f for f in os.listdir(repo.home) if f.startswith("sees-")][1:], "two run", build)
     assert len(running) == 1
     out = finish(repo, build)
     assert "waits for 30G of GPU memory" in out
@@ -121,7 +130,7 @@ def test_the_record_has_seconds_peak_memory_and_utilisation(repo, on_box: FakeDr
         "pipeline.toml", stage("a", 'gpus = 2, gpu-memory = "4G"') + stage("cpu", "cpus = 1", "echo 1 > {outputs.o}")
     )
     build = repo.start("build")
-    sees(repo, "a")
+    sees(repo, "a", build)
     pid = pid_of(repo, "a")
     on_box.process(ids[0], pid, 10)
     on_box.process(ids[1], pid, 4)
@@ -206,7 +215,7 @@ def test_mig_devices(repo, on_box: FakeDriver) -> None:
     parts = {on_box.mig(0, n) for n in range(2)}
     repo.write("pipeline.toml", stage("a", "gpus = 1") + stage("b", 'gpu-memory = "10G"'))
     build = repo.start("build", "-j2")
-    assert {sees(repo, "a"), sees(repo, "b")} == parts
+    assert {sees(repo, "a", build), sees(repo, "b", build)} == parts
     finish(repo, build)
     assert recorded(repo, "a")["gpu_percent"] is None
 
@@ -311,7 +320,7 @@ def test_a_gpu_that_is_lost_meanwhile(repo, on_box: FakeDriver) -> None:
         "pipeline.toml", stage("a", "gpus = 1") + stage("b", "gpus = 1", "echo 1 > {outputs.o}") + 'after = ["a"]\n'
     )
     build = repo.start("build")
-    sees(repo, "a")
+    sees(repo, "a", build)
     on_box.say(f"error {id} 15")
     (repo.home / "go").touch()
     out, err = build.communicate(timeout=60)
@@ -329,7 +338,7 @@ def test_a_driver_that_goes_away_meanwhile(repo, on_box: FakeDriver) -> None:
     id = on_box.gpu(0)
     repo.write("pipeline.toml", stage("a", "gpus = 1"))
     build = repo.start("build")
-    assert sees(repo, "a") == id
+    assert sees(repo, "a", build) == id
     on_box.say("init 9")
     on_box.say("lacks nvmlDeviceGetMemoryInfo")
     on_box.say("lacks nvmlDeviceGetMemoryInfo_v2")
@@ -358,7 +367,7 @@ def test_compute_status_and_doctor_show_them(repo, on_box: FakeDriver) -> None:
     on_box.say(f"error {ids[3]} 15")
     repo.write("pipeline.toml", stage("a", 'gpu-memory = "8G"'))
     build = repo.start("build")
-    assert sees(repo, "a") == ids[1]  # the fullest that has room: whole ones stay free
+    assert sees(repo, "a", build) == ids[1]  # the fullest that has room: whole ones stay free
     state = repo.pipe("compute", "status", "--json").json()["computes"][0]
     assert state["gpus"] == {"free": 2, "used": 1, "total": 3} and "GPU 3 can't be used: GPU is lost" in state["error"]
     first, second, third = state["devices"]
@@ -383,7 +392,7 @@ def test_a_shell_has_the_gpus_of_its_stage(repo, on_box: FakeDriver) -> None:
     repo.write("pipeline.toml", stage("a", "gpus = 1"))
     assert repo.pipe("shell", "a", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES").stdout == f"sees {id}\n"
     build = repo.start("build")
-    assert sees(repo, "a") == id
+    assert sees(repo, "a", build) == id
     done = repo.pipe("shell", "a", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES")
     assert done.stdout == "sees\n" and f"`a` asks for 1 GPU, held by pid {build.pid} (" in done.stderr
     finish(repo, build)
@@ -402,11 +411,11 @@ def test_between_users(repo, make_repo, on_box: FakeDriver) -> None:
     lib.chmod(0o755)
     first = start_as(hers, EVE, sys.executable, "-m", "pipesmith", "build")
     hers.home = hers.path.parent / "home-eve"
-    assert sees(hers, "a") == id
+    assert sees(hers, "a", first) == id
     on_box.process(id, pid_of(hers, "a"), 40)
     repo.write("pipeline.toml", stage("b", 'gpu-memory = "35G"') + stage("c", "gpus = 1", "echo 1 > {outputs.o}"))
     second = repo.start("build", "-j2")
-    assert sees(repo, "b") == id
+    assert sees(repo, "b", second) == id
     assert second.stderr is not None and second.stdout is not None
     for line in second.stdout:
         if "waits for" in line:
