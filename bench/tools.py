@@ -57,7 +57,7 @@ def prepare_tools(work: Path, *, peers: bool) -> Tools:
     own = _venv(work / "venv-pipe")
     _pip(own, "hatchling")
     _pip(own, "--no-build-isolation", f"{ROOT}[docker]")
-    _pip(own, "--no-build-isolation", "--no-deps", "--force-reinstall", str(ROOT))
+    _uv(own, "--no-build-isolation", "--no-deps", "--reinstall", str(ROOT))
     found = None
     if peers:
         others = _venv(work / "venv-peers")
@@ -74,6 +74,12 @@ def _venv(folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     return folder / "bin"
+
+
+def _uv(bin_folder: Path, *words: str) -> None:
+    """Install as uv does, and pip since 25.1: an older pip writes scripts that import `re`, for 4 ms."""
+    uv = [sys.executable, "-m", "uv", "pip", "install", "-q", "--compile-bytecode", "--no-config"]
+    subprocess.run([*uv, "--python", str(bin_folder / "python"), *words], check=True)
 
 
 def _pip(bin_folder: Path, *words: str, constrained: bool = True) -> None:

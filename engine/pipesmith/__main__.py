@@ -24,11 +24,14 @@ def main(argv: list[str] | None = None) -> int:
         if answer is not None:
             sys.stdout.write(answer)
             return 0
+    import gc
+
+    gc.set_threshold(100_000, 20, 20)  # to look for cycles takes longer than much of what commands do
     from pipesmith.cli import run
 
     code = run(args)
     if argv is None:
-        _leave(code, at_once="hooks" in args)
+        _leave(code, at_once=not {"hooks", "status"}.isdisjoint(args))
     return code
 
 
@@ -37,9 +40,10 @@ def _leave(code: int, *, at_once: bool) -> None:
 
     One that comes while Python winds up would end it by the signal. And Python remembers a KeyboardInterrupt that
     passed through `exec`, as in dataclasses while they are imported, and ends by the signal although it was caught
-    (CPython 3.11, `_Py_UnhandledKeyboardInterrupt`). at_once: git waits, and nothing is left to be wound up, which
-    would take a fifth of the time that a push is judged in.
+    (CPython 3.11, `_Py_UnhandledKeyboardInterrupt`). at_once: nothing is left to be wound up, which would take long:
+    Python looks for cycles in all that there is, several times over, unless it is told not to.
     """
+    import gc
     import os
     import signal
 
@@ -51,6 +55,7 @@ def _leave(code: int, *, at_once: bool) -> None:
             except (OSError, ValueError):
                 pass
         os._exit(code)
+    gc.freeze()
 
 
 def _open_closed() -> None:

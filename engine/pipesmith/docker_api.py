@@ -11,8 +11,9 @@ import json
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit
+
+from pipesmith.records import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class DaemonAnswer(Exception):
         self.text = text
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Address:
     """Where a daemon listens, and what a connection to it learns for later ones. url: unix://, tcp://, ssh://. tls:
     absolute paths of `ca`, `cert` and `key`; what is not there is not used. secure: whether TLS is spoken at all.
@@ -478,7 +479,7 @@ class DockerApi:
             yield data
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class _Answer:
     """The head of an answer."""
 

@@ -1,8 +1,8 @@
 """Classes of named values, as `dataclasses` makes them, for rooms that every command goes through.
 
 `dataclasses` imports `inspect`, and writes and compiles six functions a class: with some fifty classes that is a third
-of what `pipe status` takes. Here a class shares what can be shared, and its `__init__` is compiled when the first
-object is made. `dataclasses.replace`, `fields` and `asdict` take these classes for their own.
+of what `pipe status` takes. Here a class shares what can be shared, and its `__init__` is compiled when more than a few
+objects were made. `dataclasses.replace`, `fields` and `asdict` take these classes for their own.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, overload
 
-__all__ = ["field", "record", "replace"]
+__all__ = ["as_dict", "field", "names_of", "record", "replace"]
 
 _Class = TypeVar("_Class", bound=type)
 _Object = TypeVar("_Object")
 _Value = TypeVar("_Value")
 _FIELDS = "__record_fields__"
+_FEW = 8  # so many cost less to fill by a loop than an `__init__` costs to be compiled
 _put = object.__setattr__
 
 
@@ -51,6 +52,16 @@ def record(
         return lambda each: _made(each, frozen, kw_only, order)
     made: _Class = _made(cls, frozen, kw_only, order)
     return made
+
+
+def names_of(kind: type) -> tuple[str, ...]:
+    """Return the names of a class's fields, in order."""
+    return tuple(getattr(kind, _FIELDS))
+
+
+def as_dict(record: object) -> dict[str, Any]:
+    """Return an object's values by name; unlike `dataclasses.asdict`, as they are."""
+    return {name: getattr(record, name) for name in names_of(type(record))}
 
 
 def replace(record: _Object, **changes: Any) -> _Object:
@@ -95,9 +106,14 @@ def _made(cls: Any, frozen: bool, kw_only: bool, order: bool) -> Any:
 
 
 def _first_init(fields: Mapping[str, object], frozen: bool, kw_only: bool) -> Callable[..., None]:
-    """Return an `__init__` that writes the real one when it is first called."""
+    """Return an `__init__` that writes the real one when it has been called a few times."""
+    few = _FEW
 
     def __init__(self: Any, /, *args: Any, **values: Any) -> None:
+        nonlocal few
+        few -= 1
+        if few >= 0 and not (args and kw_only) and _filled(self, fields, args, values):
+            return
         real = _init(fields, frozen, kw_only, hasattr(self, "__post_init__"))
         cls: Any = next((each for each in type(self).__mro__ if each.__dict__.get("__init__") is __init__), None)
         if cls is not None:  # else another thread was first
@@ -105,6 +121,23 @@ def _first_init(fields: Mapping[str, object], frozen: bool, kw_only: bool) -> Ca
         real(self, *args, **values)
 
     return __init__
+
+
+def _filled(made: Any, fields: Mapping[str, object], args: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
+    """Set an object's fields one by one. Returns False where there is more to do, or a fault to tell of: the real
+    `__init__` does."""
+    given = {**dict(zip(fields, args, strict=False)), **values}
+    if len(given) != len(args) + len(values) or hasattr(made, "__post_init__"):
+        return False
+    for name, default in fields.items():
+        if name in given:
+            value = given.pop(name)
+        elif default is _NONE:
+            return False
+        else:
+            value = default.make() if isinstance(default, _Made) else default
+        _put(made, name, value)
+    return not given
 
 
 def _init(fields: Mapping[str, object], frozen: bool, kw_only: bool, more: bool) -> Callable[..., None]:

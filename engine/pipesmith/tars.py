@@ -13,9 +13,9 @@ import stat
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from pipesmith.errors import EnvironmentFailure, StageError
+from pipesmith.records import record
 
 __all__ = ["CutShort", "Packer", "Parcel", "pack", "unpack"]
 
@@ -30,7 +30,7 @@ class CutShort(EnvironmentFailure):
         super().__init__(f"what came back is not whole: {what}", "build again")
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Parcel:
     """One thing to be sent. origin: absolute path here, or None for an empty folder. place: absolute path there.
     read_only: it loses its write bits, and is root's there."""

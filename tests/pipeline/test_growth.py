@@ -96,5 +96,5 @@ def test_lines_are_looked_for_only_when_something_is_wrong(
     def never(text: str) -> dict[object, int]:
         raise AssertionError("the scan ran")
 
-    monkeypatch.setattr("pipesmith.pipeline.faults.positions", never)
+    monkeypatch.setattr("pipesmith.pipeline.positions.positions", never)
     assert len(read(chain(3)).stages) == 3

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from pipesmith.records import field, record, replace
+from pipesmith.records import as_dict, field, names_of, record, replace
 
 
 @record
@@ -117,3 +117,36 @@ def test_the_first_objects_may_be_made_by_several_threads() -> None:
     late = Late.__new__(Late)
     first(late, x=7)
     assert late == Late(x=7) and made[7] == late
+
+
+@pytest.mark.parametrize("before", [0, 20])
+def test_the_first_of_a_class_are_made_as_all_others_are(before: int) -> None:
+    """What they are filled by is not what many are made by: values, defaults and refusals are the same."""
+
+    @record
+    class Each:
+        name: str
+        size: int = 3
+        tags: list[str] = field(default_factory=list)
+
+    @record(kw_only=False)
+    class Pair:
+        a: int
+        b: int | None = None
+
+    for _ in range(before):
+        Each(name="x")
+        Pair(1)
+    one, other = Each(name="a"), Each(name="a", size=3)
+    assert one == other and one.tags is not other.tags
+    assert (Pair(1, 2), Pair(1)) == (Pair(b=2, a=1), Pair(a=1, b=None))
+    for call, text in (
+        (lambda: Each(), "missing 1 required keyword-only argument: 'name'"),
+        (lambda: Each("a"), "takes 1 positional argument but 2 were given"),
+        (lambda: Each(name="a", other=1), "unexpected keyword argument 'other'"),
+        (lambda: Pair(1, 2, 3), "takes from 2 to 3 positional arguments but 4 were given"),
+        (lambda: Pair(1, a=1), "multiple values for argument 'a'"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            call()
+    assert names_of(Pair) == ("a", "b") and as_dict(Pair(1)) == {"a": 1, "b": None}

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
@@ -17,13 +15,14 @@ from urllib.parse import quote
 from pipesmith.digest import Digest
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.pipeline.model import Datastore, Stage
+from pipesmith.records import record
 from pipesmith.store.modes import make_folders, share
 from pipesmith.store.object_store import ObjectStore
 
 __all__ = ["Deliveries"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Deliveries:
     """What one workspace owes. folder: in the repository's pipe folder; made when something is owed. root: where
     relative paths begin. spared: a folder into which nothing is delivered."""
@@ -65,7 +64,7 @@ class Deliveries:
             return passed_over
         values = {"run.id": run, "git.commit": git.get("commit"), "git.branch": git.get("branch")}
         make_folders(self.folder)
-        part = os.path.join(self.folder, f".{secrets.token_hex(6)}")
+        part = os.path.join(self.folder, f".{os.urandom(6).hex()}")
         with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump({"version": 1, "stage": stage.name, "values": values, "outputs": owed}, file)
         share(part)

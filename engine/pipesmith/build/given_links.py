@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from pipesmith.build.context import BuildContext
 from pipesmith.errors import StageError
 from pipesmith.fingerprint.items import InputPart, input_parts
 from pipesmith.lockfile.model import LockedDep
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import replace
 from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
 
 __all__ = ["check_given_links"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 
 from pipesmith.build.aside import Aside
 from pipesmith.build.context import BuildContext, Outcome
@@ -33,6 +31,7 @@ from pipesmith.history.logs import log_path
 from pipesmith.history.metrics_file import read_metrics
 from pipesmith.lockfile.model import LockedOut, StageLock
 from pipesmith.pipeline.model import Stage, Transfer
+from pipesmith.records import record, replace
 from pipesmith.store.action_cache import ActionResult
 from pipesmith.store.modes import make_folders
 from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
@@ -50,7 +49,7 @@ CHANGED = "changed while the stage ran"  # how the error ends
 REJUDGE = "rejudge"  # what the stage was judged by is not what lies there now: nothing was run
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class JobRunner:
     """What all jobs of a build share besides the context."""
 
@@ -199,7 +198,7 @@ class StageJob:
         self._drop_failed()
         for attempt in range(stage.retries + 1):
             outcome.attempts = attempt + 1
-            scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{secrets.token_hex(8)}")
+            scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{os.urandom(8).hex()}")
             with self._workspace_outputs_aside(scratch) as aside:
                 result = self._try(outcome, scratch, keep, attempt)
                 outcome.exit_code, outcome.signal = result.exit_code, result.signal
@@ -278,7 +277,7 @@ class StageJob:
                 return
             said(f"{moved.copied} copied, {moved.skipped} there already, {moved.bytes} bytes")
         outcome.exit_code = 0
-        scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{secrets.token_hex(8)}")
+        scratch = os.path.join(build.pipe_dir, "tmp", f"stage-{os.urandom(8).hex()}")
         os.makedirs(scratch)
         try:
             self._finish(outcome, JobResult(exit_code=0, root=scratch))

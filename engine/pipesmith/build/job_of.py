@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from pipesmith.build.command import argv_of
 from pipesmith.build.context import BuildContext
@@ -14,6 +13,7 @@ from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
 from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, Mount, Side
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import replace
 
 __all__ = ["job_of", "secrets_of"]
 

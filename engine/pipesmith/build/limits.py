@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.base import Capacity
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import record
 from pipesmith.store.locks import Hold, LockTable
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Grant", "Limits"]
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Grant:
     """What a stage was given for its time. node: of its compute, where that has several. names: of its locks. locks,
     gpus: freed by `Limits.release`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable
@@ -150,7 +149,7 @@ class Placer:
             parent = os.path.dirname(target)
             self._folder_in_the_way(stage, parent)
             os.makedirs(parent, exist_ok=True)
-            ready = os.path.join(parent, f"{PREFIX}{secrets.token_hex(6)}")
+            ready = os.path.join(parent, f"{PREFIX}{os.urandom(6).hex()}")
             try:
                 self._store.place(out.digest, ready, link=out.cache)
                 self.put_away(stage, out.path, known.get(out.path, ()))

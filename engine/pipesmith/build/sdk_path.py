@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from functools import cache
@@ -48,7 +47,7 @@ def _made(parent: str, name: str, files: dict[str, bytes]) -> str:
     folder = os.path.join(parent, name)
     if all(_holds(os.path.join(folder, "pipesmith", file), data) for file, data in files.items()):
         return folder
-    ready = f"{folder}.{secrets.token_hex(4)}"
+    ready = f"{folder}.{os.urandom(4).hex()}"
     try:
         os.makedirs(os.path.join(ready, "pipesmith"))
         for file, data in files.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -71,8 +70,6 @@ def _help() -> str:
 
 def run(args: list[str]) -> int:
     """Run one command line and return its exit code."""
-    # Looking for cycles among all that a command holds takes longer than much of what commands do.
-    gc.set_threshold(100_000, 20, 20)
     out = Output(json_mode="--json" in args, quiet=False, verbose="-v" in args or "--verbose" in args, color=False)
     try:
         flags, rest = _split(args)

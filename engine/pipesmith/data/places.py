@@ -6,11 +6,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Datastore
+from pipesmith.records import record
 
 __all__ = ["TEMPORARY", "Place", "find", "place_of", "scheme_of"]
 
@@ -19,7 +19,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(git\+[a-z]+):")
 _SPECIAL = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Place:
     """One `from` or `to`. base: absolute path of the fixed part. pattern: parts of the glob below it, none for a path.
     text: as written. folder: whether it was written with a `/` at its end."""

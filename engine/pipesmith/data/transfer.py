@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pipesmith.data.places import TEMPORARY, Place, find, place_of
 from pipesmith.errors import Cancelled, StageError
 from pipesmith.pipeline.model import Datastore
+from pipesmith.records import record
 from pipesmith.store.hashing import hash_file
 from pipesmith.store.links import copy_hashing
 
@@ -18,7 +17,7 @@ __all__ = ["Moved", "put", "target_of", "transfer"]
 _ALGORITHM = "blake3"
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Moved:
     """What a transfer did. copied, skipped: numbers of files; a skipped one was there already, with this content."""
 
@@ -93,7 +92,7 @@ def put(path: str, write: Callable[[str], str | None], hex: str | None = None) -
     """
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    part = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(6)}")
+    part = os.path.join(folder, f"{TEMPORARY}{os.urandom(6).hex()}")
     try:
         written = write(part)
         if hex is not None and written != hex:

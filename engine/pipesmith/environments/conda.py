@@ -16,10 +16,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.errors import Cancelled, UserError
+from pipesmith.records import record
 
 __all__ = ["PLATFORMS", "CondaProgram", "documents", "explain_conda", "find_conda", "need_conda", "this_platform"]
 
@@ -47,7 +47,7 @@ _SUPPOSED = {
 _ARCHSPEC = {"64": "x86_64", "aarch64": "aarch64", "arm64": "arm64"}
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class CondaProgram:
     """name: `micromamba`, `mamba` or `conda`, as it is called on this machine."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from pipesmith.records import record
 
 __all__ = ["PinnedPackage", "canonical_line", "line_of", "packages_for", "parse_line", "platforms_of", "versions_of"]
 
 _FILE = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)-(?P<build>[^-]+?)(?:\.tar\.bz2|\.conda)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PinnedPackage:
     """platforms: those that take it."""
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.environments.conda import (
@@ -21,6 +19,7 @@ from pipesmith.environments.conda import (
 from pipesmith.environments.conda_pins import PinnedPackage, line_of, packages_for
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.pipeline.model import Environment
+from pipesmith.records import record
 
 __all__ = ["CondaSet", "resolve_conda"]
 
@@ -34,7 +33,7 @@ _NO_SUCH_SET = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CondaSet:
     """lines: of the pin. python: X.Y of its interpreter. versions: name to version, for those that uv may ask for."""
 
@@ -133,7 +132,7 @@ class _Solver:
     def solve(self, specs: Sequence[str], platform: str) -> dict[str, dict[str, Any]]:
         """Return name to record. Raises _NoSet."""
         os.makedirs(self._lists, exist_ok=True)
-        prefix = os.path.join(tempfile.gettempdir(), f"pipe-conda-{secrets.token_hex(8)}")  # which nothing makes
+        prefix = os.path.join(tempfile.gettempdir(), f"pipe-conda-{os.urandom(8).hex()}")  # which nothing makes
         arguments = ["create", "--dry-run", "--json", "--yes", "--prefix", prefix, "--override-channels"]
         if not self._program.name.startswith("micromamba"):
             arguments.append("--no-default-packages")
@@ -177,15 +176,15 @@ def _lines(
     environment: str, program: CondaProgram, found: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> tuple[str, ...]:
     packages: dict[tuple[str, str, str], list[str]] = {}
-    for platform, records in found.items():
-        for name, record in records.items():
-            md5, sha256 = (str(record.get(kind) or "") for kind in ("md5", "sha256"))
+    for platform, listed in found.items():
+        for name, entry in listed.items():
+            md5, sha256 = (str(entry.get(kind) or "") for kind in ("md5", "sha256"))
             if not md5 and not sha256:
                 raise EnvironmentFailure(
                     f"environment `{environment}`: {program.name} gives no hash of `{name}`, so it can't be pinned",
                     f"see what its channel says of it: `{program.name} search {name}`",
                 )
-            packages.setdefault((_SECRET.sub("", str(record["url"])), md5, sha256), []).append(platform)
+            packages.setdefault((_SECRET.sub("", str(entry["url"])), md5, sha256), []).append(platform)
     return tuple(
         sorted(
             line_of(PinnedPackage(url=url, platforms=tuple(sorted(platforms)), md5=md5, sha256=sha256))

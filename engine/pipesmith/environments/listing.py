@@ -7,15 +7,15 @@ import os
 import shutil
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from pipesmith.environments.materialise import MARKER, environments_folder, hold, is_whole
 from pipesmith.lockfile.model import EnvironmentPin
+from pipesmith.records import record
 
 __all__ = ["EnvironmentOnDisk", "list_environments", "pin_on_disk", "remove_unused"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class EnvironmentOnDisk:
     """pin: `pin_digest` of what it was built from. last_used, created: seconds since the epoch. whole: it can be used.
     size_bytes: what removing it would free, so files shared with uv's cache by hard links don't count."""

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import secrets
 import shutil
 import socket
 import sys
@@ -14,13 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.resolve import pin_digest
 from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
+from pipesmith.records import field, record
 
 __all__ = [
     "MARKER",
@@ -39,7 +38,7 @@ MARKER = "pipesmith-environment.json"
 _TOUCH_EVERY_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Materialised:
     """An environment on this machine. bin: goes before PATH. prefix: None for what is no environment of its own.
     variables: what its programs are to find besides PATH; a virtual environment has none."""
@@ -171,7 +170,7 @@ def _build(pin: EnvironmentPin, folder: str, key: str, root: str | None) -> None
     if pin.conda:
         _build_conda(pin, os.path.join(folder, key), root)
         return
-    ready = os.path.join(folder, f".tmp-{key}-{secrets.token_hex(4)}")
+    ready = os.path.join(folder, f".tmp-{key}-{os.urandom(4).hex()}")
     try:
         _venv(pin, ready, root)
         if pin.resolved:

@@ -6,7 +6,6 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from pipesmith.digest import new_hasher
 from pipesmith.environments.definition import (
@@ -21,6 +20,7 @@ from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
+from pipesmith.records import replace
 
 __all__ = ["changes", "pin_digest", "resolve", "told_between"]
 

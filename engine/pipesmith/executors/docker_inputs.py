@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import blake2b
 
 from pipesmith.docker_api import DaemonAnswer, DockerApi
@@ -19,6 +18,7 @@ from pipesmith.docker_client import Daemon, DaemonGone, is_conflict, is_missing
 from pipesmith.docker_labels import CONTENT, HELPER, OWNER, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
+from pipesmith.records import record
 from pipesmith.tars import Parcel, pack
 
 __all__ = ["Unit", "ensure_volume", "forget_volume", "mountpoint", "units_of"]
@@ -27,7 +27,7 @@ _DATA = "/v"
 _RETRY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Unit:
     """One input: path in the workspace, and what lies there as (path below it or ``, absolute origin, digest text)."""
 

@@ -12,13 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from pipesmith.docker_api import DockerApi
 from pipesmith.docker_client import Daemon, DaemonGone
 from pipesmith.errors import Cancelled, PipeError
 from pipesmith.executors.base import FAR_WORKSPACE, Job, Side
 from pipesmith.executors.docker_watch import PATIENCE_S, ContainerLost
+from pipesmith.records import field, record
 from pipesmith.tars import CutShort, unpack
 
 __all__ = ["FAILED_LIMIT", "ContainerResults", "LiveSides"]
@@ -32,7 +32,7 @@ class _TooMuch(Exception):
     """A limit is reached."""
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class ContainerResults:
     """Of one container that has ended. stop: whether they are not wanted any more. heard: when the daemon last said
     anything."""

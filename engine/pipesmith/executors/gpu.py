@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from pipesmith.records import record
 
 __all__ = ["LIBRARY", "Driver", "Gpu", "GpuReading", "GpuUsage", "driver_may_be_there", "gib", "gpus_text"]
 
@@ -13,7 +14,7 @@ _CACHE = "/etc/ld.so.cache"
 _FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", f"/usr/lib/{os.uname().machine}-linux-gnu")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Gpu:
     """id: as CUDA_VISIBLE_DEVICES names it (UUID, or number where no driver counts). index: the driver's, of a MIG
     device that of the GPU it is a part of. memory_bytes: what programs can have of it, 0 where unknown."""
@@ -30,7 +31,7 @@ class Gpu:
         return f"GPU {self.index} ({self.name})" if self.name else f"GPU {self.index}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Driver:
     """What the driver counts. gpus: None where it can't count. problem: why there are none, or fewer than there are."""
 
@@ -38,7 +39,7 @@ class Driver:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class GpuReading:
     """How a GPU is at a moment. used_bytes: of all programs. percent: of the last second or so in which something ran
     on it. processes: of each pid its bytes, None where they are not told. Each None where the driver does not say.
@@ -50,7 +51,7 @@ class GpuReading:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class GpuUsage:
     """What a job had of GPUs. ids: as CUDA_VISIBLE_DEVICES names them. seconds: of each added up. peak_bytes: the most
     at one moment, on all of them; own: of its processes alone, else of all that was there. percent: mean, of whole

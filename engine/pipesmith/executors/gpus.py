@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.gpu import Driver, Gpu, GpuReading, gib, gpus_text
 from pipesmith.executors.gpu_shares import SHARES, ShareFile
 from pipesmith.liveness import ancestors, told_process
+from pipesmith.records import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class GpuHold:
             file.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class GpuState:
     """One GPU as it is now. taken: shares that pipes have given out; holders: those pipes' pids. others: pids of other
     programs on it, as far as the driver lists them; others_bytes: what other programs have of it."""
@@ -243,7 +243,7 @@ class GpuPool:
         return what
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class _Offer:
     """A GPU that could be given now. rank: the smaller the better."""
 

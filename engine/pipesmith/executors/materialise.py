@@ -11,11 +11,11 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from pipesmith.errors import Cancelled, StageError
 from pipesmith.executors.base import Layout, Mount
 from pipesmith.executors.copying import copy_any, copy_file, copy_link, tree_stamps
+from pipesmith.records import field, record
 
 __all__ = ["Bind", "Sandbox", "materialise"]
 
@@ -23,7 +23,7 @@ Bind = tuple[str, str, bool]  # origin, target, writable; absolute
 _MOST_BINDS = 20_000  # the kernel's limit of mounts in a namespace is 100,000 by default
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Sandbox:
     """A sandbox folder that is ready. binds: what is to be mounted (none where it was copied). inputs: copies that must
     not be written, path in the workspace to their stamps."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.machine import machine_capacity
 from pipesmith.executors.supervisor_link import SupervisorLink
+from pipesmith.records import record
 
 __all__ = ["Probe", "machine_capacity", "probe", "probe_namespaces", "remember"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Probe:
     """mode: `namespaces` or `copies`. why: for people. user, pid: which namespaces there are besides that of mounts.
     landlock: the version of its interface, 0 where there is none of use."""

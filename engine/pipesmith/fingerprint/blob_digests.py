@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from hashlib import new as new_git_hash
 
 from pipesmith.digest import Digest, new_hasher
-from pipesmith.fingerprint.git_trees import chunks_of, git_hash
+from pipesmith.fingerprint.git_trees import chunks_of, git_hash, git_hasher
 from pipesmith.store.state_db import StateDB
 
 __all__ = ["BlobDigests"]
@@ -45,7 +44,7 @@ class BlobDigests:
     def put_if_stored(self, algorithm: str, oid: str, path: str, object_format: str) -> Digest | None:
         """Remember and return a file's digest if its own bytes are that blob's; both are hashed from one reading."""
         size = os.stat(path).st_size
-        git = new_git_hash(object_format, b"blob %d\0" % size, usedforsecurity=False)
+        git = git_hasher(object_format, b"blob", size)
         own = new_hasher(algorithm)
         for chunk in chunks_of(path, size):
             git.update(chunk)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from pipesmith.digest import Hasher
 from pipesmith.store.hashing import read_small
 
-__all__ = ["TreeBuilder", "blob_id", "chunks_of", "git_hash", "tree_id", "tree_row"]
+__all__ = ["TreeBuilder", "blob_id", "chunks_of", "git_hash", "git_hasher", "tree_id", "tree_row"]
 
 _CHUNK = 1 << 20
 
 
+def git_hasher(object_format: str, kind: bytes, size: int) -> Hasher:
+    """Return what makes the id of an object of `size` bytes, to be given them. object_format: `sha1` or `sha256`."""
+    import hashlib  # dear, and not asked for where ids are remembered
+
+    hasher = hashlib.new(object_format, usedforsecurity=False)
+    hasher.update(b"%b %d\0" % (kind, size))
+    return hasher
+
+
 def git_hash(object_format: str, kind: bytes, data: bytes) -> str:
     """Return the id of an object. object_format: `sha1` or `sha256`."""
-    hasher = hashlib.new(object_format, usedforsecurity=False)
-    hasher.update(kind + b" " + str(len(data)).encode() + b"\0")
+    hasher = git_hasher(object_format, kind, len(data))
     hasher.update(data)
     return hasher.hexdigest()
 
@@ -40,8 +48,7 @@ def chunks_of(path: str, size: int) -> Iterator[bytes | memoryview]:
 
 def blob_id(path: str, size: int, object_format: str) -> str | None:
     """Return the blob id of a file's own bytes, read in one pass; None where it changed its size meanwhile."""
-    hasher = hashlib.new(object_format, usedforsecurity=False)
-    hasher.update(b"blob %d\0" % size)
+    hasher = git_hasher(object_format, b"blob", size)
     read = 0
     for chunk in chunks_of(path, size):
         hasher.update(chunk)

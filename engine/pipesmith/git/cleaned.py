@@ -6,8 +6,6 @@ Nothing is written to the repository: new objects go to a folder that is thrown 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 
 from pipesmith.errors import EnvironmentFailure
@@ -99,6 +97,8 @@ class Cleaner:
 
     def _folder(self) -> str:
         if self._scratch is None:
+            import tempfile
+
             self._scratch = tempfile.mkdtemp(prefix="pipe-objects-")
             os.mkdir(os.path.join(self._scratch, "objects"))
         return self._scratch
@@ -112,5 +112,7 @@ class Cleaner:
                 process.close()
         self._hash = self._write = self._cat = None
         if self._scratch is not None:
+            import shutil
+
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None

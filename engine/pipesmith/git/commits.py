@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.git.repository import Repository
+from pipesmith.records import record
 
 __all__ = ["CommitFacts", "commit_facts", "commits_between", "merge_bases", "parents_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class CommitFacts:
     """author: `NAME <EMAIL>`. date: of the author, ISO 8601 with its own offset."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 
 from pipesmith.git.repository import Repository
 
@@ -31,11 +30,9 @@ def files_that_decide(repo: Repository, root: str) -> list[str]:
         "/etc/gitattributes",
         *(os.path.join(config, "git", name) for name in ("config", "ignore", "attributes")),
     }
-    listing = os.fsdecode(repo.run("config", "--list", "--show-origin", "-z", cwd=root)).split("\0")
-    for origin, entry in zip(listing[::2], listing[1::2], strict=False):
+    for origin, key, value in repo.configuration:
         if origin.startswith("file:"):
-            found.add(os.path.join(repo.top, origin.removeprefix("file:")))  # relative to the top, wherever asked
-        key, _, value = entry.partition("\n")
+            found.add(os.path.join(repo.top, origin.removeprefix("file:")))
         if key in ("core.excludesfile", "core.attributesfile"):
             found.add(os.path.join(repo.top, os.path.expanduser(value)))
         if key.startswith("includeif.") or key == "include.path":
@@ -62,10 +59,11 @@ def filter_programs(repo: Repository) -> list[str]:
             continue
         for index, word in enumerate(words):
             place = os.path.join(repo.top, word)
-            if not os.path.isfile(place):
-                place = (shutil.which(word) or "") if index == 0 else ""
-            if place:
+            if os.path.isfile(place):
                 found.append(place)
+            elif index == 0:
+                places = (os.path.join(folder, word) for folder in os.get_exec_path())
+                found += filter(None, [next(filter(os.path.isfile, places), None)])
     return sorted(set(found))
 
 

@@ -7,7 +7,6 @@ makes, stays where it is: git is led to a folder of our own, whose hooks run tho
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import shutil
 from collections.abc import Collection, Iterator
@@ -229,7 +228,7 @@ def _has(path: str, text: str) -> bool:
 
 def _written(folder: str, text: str) -> str:
     """Return the path of a new executable file with this text."""
-    ready = os.path.join(folder, f".pipe-tmp-{secrets.token_hex(6)}")
+    ready = os.path.join(folder, f".pipe-tmp-{os.urandom(6).hex()}")
     with open(os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o777), "w", encoding="utf-8") as file:
         file.write(text)
     return ready

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.repository import Repository
+from pipesmith.records import record
 
 __all__ = ["MergedTree", "merge_trees"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class MergedTree:
     """tree: the id of what came out, with conflict markers where there are conflicts. conflicts: the paths of these,
     relative to the top."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from pipesmith.errors import EnvironmentFailure, UserError, nearest
 from pipesmith.git.repository import Repository, cut_credentials
+from pipesmith.records import field, record
 
 __all__ = ["Delivery", "choose_remote", "fetch_objects", "push_refs", "remote_refs"]
 
@@ -81,7 +81,7 @@ def fetch_objects(repo: Repository, remote: str, refs: Iterable[str]) -> None:
             raise _unreachable(remote, done)
 
 
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class Delivery:
     """What a push came to. refused: ref to the remote's reason. said: what the remote's hooks printed."""
 

@@ -209,11 +209,18 @@ class Repository:
     @cached_property
     def config(self) -> dict[str, str]:
         """All configuration, by lower-case section and key; of many values the last."""
-        found = {}
-        for entry in os.fsdecode(self.process("config", "--list", "-z").stdout).split("\0"):
+        return {key: value for _origin, key, value in self.configuration}
+
+    @cached_property
+    def configuration(self) -> list[tuple[str, str, str]]:
+        """All configuration as (origin, lower-case section and key, value); of two values of a key the later counts.
+
+        origin: as git names it, so `file:PATH`, where a relative path is relative to the top."""
+        listing = os.fsdecode(self.process("config", "--list", "--show-origin", "-z").stdout).split("\0")
+        found = []
+        for origin, entry in zip(listing[::2], listing[1::2], strict=False):
             key, given, value = entry.partition("\n")
-            if key:
-                found[key] = value if given else "true"
+            found.append((origin, key, value if given else "true"))
         return found
 
     @cached_property

@@ -11,10 +11,10 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from pipesmith.digest import new_hasher
 from pipesmith.git.repository import Repository, cause
+from pipesmith.records import field, record
 
 __all__ = ["SECRETS", "SECRET_FOLDERS", "commit_tree", "looks_secret", "write_snapshot"]
 
@@ -111,7 +111,7 @@ def _seed(repo: Repository, index: str) -> None:
             os.unlink(index)
 
 
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class _Listing:
     """untracked: files. repositories: nested ones that are not tracked. hidden: rows for `update-index --index-info` of
     tracked files that git was told not to look at: assume-unchanged, and skip-worktree where there is a file.

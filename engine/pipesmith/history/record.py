@@ -6,11 +6,10 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any
 
 from pipesmith.errors import UserError
+from pipesmith.records import field, names_of, record
 
 __all__ = ["RECORD_VERSION", "EnvironmentRecord", "RunRecord", "StageRecord", "message_of", "record_of"]
 
@@ -20,7 +19,7 @@ _LISTS = ("environments", "stages")
 _OF_GPUS = ("gpu_s", "gpu_peak_bytes", "gpu_percent")  # not written of a stage that had none
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class StageRecord:
     """One stage of a run. start, end: seconds since the epoch. source: path to git id.
     inputs, outputs: path to digest text."""
@@ -59,7 +58,7 @@ class StageRecord:
         return stage
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class EnvironmentRecord:
     """One environment that was cold: made in this run. where: a compute, empty for this machine. how: built, pulled,
     sent or failed. start, end: seconds since the epoch."""
@@ -71,7 +70,7 @@ class EnvironmentRecord:
     end: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class RunRecord:
     """One run. time, end: seconds since the epoch. status: running, succeeded, failed, cancelled. pid, process: of the
     `pipe` that wrote it. snapshot: id of the tree. left_out: path to reason, of what the snapshot has not."""
@@ -102,11 +101,11 @@ class RunRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as `--json` prints it and the commit holds it: nothing but what JSON has."""
-        body = {name: _plain(getattr(self, name)) for name in _names(RunRecord) if name not in _LISTS}
+        body = {name: _plain(getattr(self, name)) for name in names_of(RunRecord) if name not in _LISTS}
         if self.environments:
-            names = _names(EnvironmentRecord)
+            names = names_of(EnvironmentRecord)
             body["environments"] = [{name: getattr(each, name) for name in names} for each in self.environments]
-        names = _names(StageRecord)
+        names = names_of(StageRecord)
         stages = []
         for stage in self.stages:
             row = {}
@@ -144,13 +143,8 @@ class RunRecord:
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind))
-
-
 def _known(kind: type, body: Mapping[str, Any]) -> dict[str, Any]:
-    names = _names(kind)
+    names = names_of(kind)
     return {name: value for name, value in body.items() if name in names}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Mapping
@@ -99,7 +98,7 @@ def unpack_logs(reader: ObjectReader, commit: str, logs: str, run: str) -> bool:
     Raises EnvironmentFailure where the commit is not here, OSError where nothing can be written."""
     if has_logs(logs, run):
         return False
-    making = os.path.join(os.path.dirname(logs), "tmp", f"logs-{secrets.token_hex(8)}")
+    making = os.path.join(os.path.dirname(logs), "tmp", f"logs-{os.urandom(8).hex()}")
     make_folders(logs)
     try:
         make_folders(making)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.objects import ObjectReader
@@ -18,6 +17,7 @@ from pipesmith.history.record import RunRecord, record_of
 from pipesmith.history.run_id import is_run_id
 from pipesmith.history.run_store import LOGS, PREFIX, RunStore
 from pipesmith.history.shared_logs import has_logs, pack_logs, unpack_logs
+from pipesmith.records import field, record
 
 __all__ = ["Brought", "Offer", "bring", "offer", "send"]
 
@@ -25,7 +25,7 @@ _FOLDER = "40000"
 _GITLINK = "160000"
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Offer:
     """What a push would share. runs, logs: ids of runs. untracked: files that only the snapshots hold, neither a commit
     below them nor the remote. changed: files that differ from the commit below. commits: how many others the remote
@@ -42,7 +42,7 @@ class Offer:
     replaced: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Brought:
     """What a fetch brought. runs: ids of new ones. updated: of those that had gone on. logs: those whose logs came."""
 

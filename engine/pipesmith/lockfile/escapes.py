@@ -14,14 +14,14 @@ __all__ = ["ESCAPE", "NULL", "escape", "unescape", "unescape_all"]
 
 ESCAPE = "\uf8ff"
 NULL = "\uf8ff\ue800"
-_TO_ESCAPE = re.compile("[\ud800-\udfff\uf8ff]")
-_ESCAPED = re.compile("\uf8ff([\ue000-\ue7ff\uf8ff])")
+_TO_ESCAPE = "[\ud800-\udfff\uf8ff]"
+_ESCAPED = "\uf8ff([\ue000-\ue7ff\uf8ff])"
 _SHIFT = 0xE000 - 0xD800
 
 
 def escape(text: str) -> str:
     """Return a text that can be encoded as UTF-8."""
-    return _TO_ESCAPE.sub(_one, text)
+    return text if text.isascii() else re.sub(_TO_ESCAPE, _one, text)
 
 
 def _one(match: re.Match[str]) -> str:
@@ -31,7 +31,9 @@ def _one(match: re.Match[str]) -> str:
 
 def unescape(text: str) -> str:
     """Return what `escape` was given."""
-    return _ESCAPED.sub(lambda m: m[1] if m[1] == ESCAPE else chr(ord(m[1]) - _SHIFT), text)
+    if ESCAPE not in text:
+        return text
+    return re.sub(_ESCAPED, lambda m: m[1] if m[1] == ESCAPE else chr(ord(m[1]) - _SHIFT), text)
 
 
 def unescape_all(value: Any) -> Any:

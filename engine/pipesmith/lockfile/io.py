@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 
 from pipesmith.lockfile.emitter import render
 from pipesmith.lockfile.model import Lockfile
@@ -27,7 +26,7 @@ def write(path: str, lockfile: Lockfile) -> str:
             mode = os.fstat(file.fileno()).st_mode & 0o7777
     except FileNotFoundError:
         pass
-    ready = os.path.join(os.path.dirname(real), f".pipe-tmp-{secrets.token_hex(6)}")
+    ready = os.path.join(os.path.dirname(real), f".pipe-tmp-{os.urandom(6).hex()}")
     try:
         fd = os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:

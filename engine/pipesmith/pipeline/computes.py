@@ -7,9 +7,8 @@ from typing import Any
 
 from pipesmith.pipeline.declarations import NAME
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.keys import COMPUTE_KINDS, KIND_KEYS, TABLES, type_error
+from pipesmith.pipeline.keys import COMPUTE_KINDS, KIND_KEYS, TABLES, Path, type_error
 from pipesmith.pipeline.model import Compute
-from pipesmith.pipeline.positions import Path
 
 __all__ = ["read_computes"]
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from pipesmith.pipeline.curated import curated
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.keys import TABLES
+from pipesmith.pipeline.keys import TABLES, Path
 from pipesmith.pipeline.model import Dataset, Datastore, Environment
 from pipesmith.pipeline.params import lookup
-from pipesmith.pipeline.positions import Path
 from pipesmith.pipeline.texts import Texts
 
 __all__ = ["NAME", "known_datastore", "read_datasets", "read_datastores", "read_environments"]

@@ -8,19 +8,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipesmith.errors import ConfigError, Finding, nearest
-from pipesmith.pipeline.keys import Key, found, type_error
-from pipesmith.pipeline.positions import Path, positions
+from pipesmith.pipeline.keys import Key, Path, found, type_error
 
 __all__ = ["Faults"]
 
-_PASSWORD = re.compile(
-    r"[a-z][a-z0-9+.-]*://(?:[^/@:?#]*:[^/@]+@"
-    r"|[^?#]*\?(?:[^#]*&)?(?:password|passwd|pwd|secret|token|sig|api_?key|access_key|secret_key)=[^&#])",
-    re.IGNORECASE,
+_PASSWORD = (
+    r"(?i)[a-z][a-z0-9+.-]*://(?:[^/@:?#]*:[^/@]+@"
+    r"|[^?#]*\?(?:[^#]*&)?(?:password|passwd|pwd|secret|token|sig|api_?key|access_key|secret_key)=[^&#])"
 )
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = r"[\x00-\x1f\x7f]"
 
 
 class Faults:
@@ -84,7 +80,7 @@ class Faults:
         if not value:
             self.add(where, "an empty path", "name a file or folder of the workspace")
             return None
-        if _CONTROL.search(value):
+        if re.search(_CONTROL, value):
             self.add(where, f"{value!r} has a character that paths here can't have")
             return None
         if value.startswith("/"):
@@ -101,7 +97,7 @@ class Faults:
 
     def no_password(self, url: str, where: Path) -> None:
         """Refuse a password inside a URL."""
-        if _PASSWORD.match(url):
+        if re.match(_PASSWORD, url):
             self.add(
                 where,
                 "a password inside a URL is refused",
@@ -111,6 +107,8 @@ class Faults:
     def line(self, path: Path) -> int | None:
         """Return the line of a key, or of the nearest key above it."""
         if self._positions is None:
+            from pipesmith.pipeline.positions import positions
+
             self._positions = positions(self._text)
         for length in range(len(path), 0, -1):
             offset = self._positions.get(path[:length])

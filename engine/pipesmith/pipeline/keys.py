@@ -9,7 +9,7 @@ from typing import Any
 from pipesmith.pipeline.units import parse_duration_s, parse_size_bytes
 from pipesmith.records import record
 
-__all__ = ["COMPUTE_KINDS", "KIND_KEYS", "TABLES", "TYPES", "Key", "found", "type_error"]
+__all__ = ["COMPUTE_KINDS", "KIND_KEYS", "TABLES", "TYPES", "Key", "Path", "found", "type_error"]
 
 _COMMON = ("gpus", "max-jobs", "cpus", "memory")
 _GROWING = ("min-nodes", "max-nodes", "idle")
@@ -20,6 +20,8 @@ KIND_KEYS: Mapping[str, tuple[str, ...]] = {  # kind of compute: its keys
     "ray": ("address", *_GROWING, *_COMMON),
 }
 COMPUTE_KINDS = tuple(KIND_KEYS)
+
+Path = tuple[str | int, ...]  # where a key stands: names of tables, indexes of lists
 
 
 @record(kw_only=False)

@@ -9,9 +9,9 @@ from pipesmith.errors import nearest
 from pipesmith.pipeline.declarations import NAME, known_datastore
 from pipesmith.pipeline.faults import Faults
 from pipesmith.pipeline.graph import cycles, stage_edges
+from pipesmith.pipeline.keys import Path
 from pipesmith.pipeline.makers import Makers
 from pipesmith.pipeline.model import Compute, Dataset, Datastore, Environment, Input, Origin, OriginKind, Output, Stage
-from pipesmith.pipeline.positions import Path
 from pipesmith.pipeline.stages import Draft, DraftInput
 from pipesmith.records import record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.positions import Path
+from pipesmith.pipeline.keys import Path
 from pipesmith.pipeline.stages import Draft
 
 __all__ = ["Made", "Makers"]

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.keys import TABLES
+from pipesmith.pipeline.keys import TABLES, Path
 from pipesmith.pipeline.model import Expectation, Output, Plot, Resources
-from pipesmith.pipeline.positions import Path
 from pipesmith.pipeline.texts import Texts
 from pipesmith.pipeline.units import parse_size_bytes
 

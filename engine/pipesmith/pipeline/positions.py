@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Path", "positions"]
+from pipesmith.pipeline.keys import Path
 
-Path = tuple[str | int, ...]
+__all__ = ["positions"]
 
 _SKIP = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

@@ -25,9 +25,9 @@ __all__ = ["line_of", "read_pipeline"]
 
 _TOP = ("pipeline", "params", "datastore", "dataset", "environment", "compute", "cache", "snapshot", "history", "stage")
 _TOML_KEY = r"(?<=')[^',]+(?=')"
-_TOML_KEYS = re.compile(r"\('[^()]*'(?:,|, '[^()]*')*\)")  # tomllib names a table by a tuple
+_TOML_KEYS = r"\('[^()]*'(?:,|, '[^()]*')*\)"  # tomllib names a table by a tuple
 _MARKERS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
-_TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_TOML_PLACE = r" \(at line (\d+), column (\d+)\)$"
 
 
 def read_pipeline(
@@ -110,13 +110,13 @@ def _parse(text: str, file: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
-        place = _TOML_PLACE.search(message)
+        place = re.search(_TOML_PLACE, message)
         line = int(place[1]) if place else text.count("\n") + 1
         if text.split("\n")[line - 1].startswith(_MARKERS):
             help = "settle what is to stand there, then `git add` it"
             raise ConfigError([Finding(file=file, line=line, text="has conflict markers", help=help)]) from None
-        said = _TOML_PLACE.sub("", message).removesuffix(" (at end of document)")
-        said = _TOML_KEYS.sub(lambda match: f"`{'.'.join(re.findall(_TOML_KEY, match[0]))}`", said)
+        said = re.sub(_TOML_PLACE, "", message).removesuffix(" (at end of document)")
+        said = re.sub(_TOML_KEYS, lambda match: f"`{'.'.join(re.findall(_TOML_KEY, match[0]))}`", said)
         raise ConfigError([Finding(file=file, line=line, text=f"not TOML: {said[:1].lower()}{said[1:]}")]) from None
     except RecursionError:
         raise ConfigError([Finding(file=file, line=1, text="not TOML that can be read: nested too deeply")]) from None

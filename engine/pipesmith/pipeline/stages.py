@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipesmith.pipeline.faults import Faults
-from pipesmith.pipeline.keys import TABLES
+from pipesmith.pipeline.keys import TABLES, Path
 from pipesmith.pipeline.matrix import cell_name, cells
 from pipesmith.pipeline.model import Expectation, InputMode, Output, Plot, Resources, StageKind, Transfer
 from pipesmith.pipeline.params import dotted_keys, lookup
 from pipesmith.pipeline.parts import read_env, read_expect, read_metrics, read_pass_env, read_plots, read_resources
-from pipesmith.pipeline.positions import Path
 from pipesmith.pipeline.texts import Texts
 from pipesmith.pipeline.units import parse_duration_s
 from pipesmith.records import field, record

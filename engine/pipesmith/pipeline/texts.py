@@ -9,10 +9,10 @@ from typing import Any
 
 from pipesmith.errors import nearest
 from pipesmith.pipeline.faults import Faults
+from pipesmith.pipeline.keys import Path
 from pipesmith.pipeline.matrix import value_text
 from pipesmith.pipeline.params import dotted_keys, lookup
 from pipesmith.pipeline.placeholders import escape, fill, joined_text, stray_brace, unescape
-from pipesmith.pipeline.positions import Path
 
 __all__ = ["DELIVERY_NAMES", "Texts"]
 

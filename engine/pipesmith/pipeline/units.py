@@ -6,15 +6,15 @@ import re
 
 __all__ = ["parse_duration_s", "parse_size_bytes", "size_text"]
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d)")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(B?)", re.IGNORECASE | re.ASCII)
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d)"
+_SIZE = r"(?ia)([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(B?)"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def parse_duration_s(text: str) -> float:
     """Return seconds. Raises ValueError with a text for people."""
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip())
     if match is None:
         raise ValueError(f"`{text}` is not a duration: write `30s`, `5m`, `2h` or `7d`")
     return float(match[1]) * _SECONDS[match[2]]
@@ -22,7 +22,7 @@ def parse_duration_s(text: str) -> float:
 
 def parse_size_bytes(text: str) -> int:
     """Return bytes: `K`, `M`, `G`, `T` are powers of 1024, `KB`, `MB`, `GB`, `TB` of 1000. Raises ValueError."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise ValueError(f"`{text}` is not a size: write `64K`, `8M`, `2G` or `20GB`")
     base = 1000 if match[3] and match[2] else 1024

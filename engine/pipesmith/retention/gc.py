@@ -11,13 +11,13 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from pipesmith.errors import UserError
 from pipesmith.git.repository import Repository
 from pipesmith.history.record import RunRecord
 from pipesmith.pipeline.units import size_text
+from pipesmith.records import as_dict, field, record
 from pipesmith.retention import trash
 from pipesmith.retention.leftovers import remove_leftovers
 from pipesmith.retention.places import sweep_places
@@ -45,7 +45,7 @@ class Runs(Protocol):
     def prune(self, keep_days: float, *, dry_run: bool, trash: str) -> Sequence[str]: ...
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Report:
     """What was dropped, or would be. objects, bytes: to the trash. left_bytes: what stays in the cache.
 
@@ -65,10 +65,10 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class _Object:
     """One object of the store. used: when it was stored, or last needed by a recent run."""
 

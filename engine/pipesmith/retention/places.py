@@ -6,7 +6,6 @@ Who builds in one holds its lock; the kernel frees that when a process dies, and
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ _PREFIX = "place-"
 @contextmanager
 def place(pipe_dir: str, common_dir: str, locks: LockTable) -> Iterator[str]:
     """Make a folder for the time of a `with`; then it is removed, and git's record of a work tree in it."""
-    name = f"{_PREFIX}{secrets.token_hex(6)}"
+    name = f"{_PREFIX}{os.urandom(6).hex()}"
     tmp = os.path.join(pipe_dir, "tmp")
     make_folders(tmp)
     hold = locks.try_acquire(_lock(name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from pipesmith.digest import Digest
 from pipesmith.errors import StageError, UserError
@@ -12,6 +11,7 @@ from pipesmith.git.repository import Repository
 from pipesmith.history.record import RunRecord
 from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import parse
+from pipesmith.records import field, record
 from pipesmith.retention.locks_of_git import lock_texts
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.store.kept import Kept
@@ -23,7 +23,7 @@ _HEX = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{32})(?:\.dir)?(?![0-9a
 _ALGORITHM = {64: "blake3", 32: "md5"}
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Roots:
     """Texts of needed digests (`ALGORITHM:HEX`), files inside folders included.
 
@@ -96,10 +96,10 @@ def find_roots(
     for entry in kept:
         if entry.at >= kept_since:
             roots.kept.update(inside.all(entry.digest.text))
-    for record in runs:
-        last = max(record.time, record.end or 0.0)
+    for run in runs:
+        last = max(run.time, run.end or 0.0)
         if last >= runs_since:
-            for stage in record.stages:
+            for stage in run.stages:
                 for text in (*stage.outputs.values(), *stage.inputs.values()):
                     for each in inside.all(text):
                         roots.runs[each] = max(last, roots.runs.get(each, 0.0))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import pwd
-import secrets
 import stat
 
 from pipesmith.errors import EnvironmentFailure
@@ -19,7 +17,7 @@ UNFINISHED = ".tmp-"
 
 def unfinished() -> str:
     """Return a name for a file that is being written: no reader takes it for one that is whole."""
-    return f"{UNFINISHED}{secrets.token_hex(8)}"
+    return f"{UNFINISHED}{os.urandom(8).hex()}"
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -57,6 +55,8 @@ def sync_disk(folder: str) -> None:
     except OSError:
         return  # nothing was written there
     try:
+        import ctypes  # dear, and only needed where something was made
+
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "syncfs"):
             os.sync()

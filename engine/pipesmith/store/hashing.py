@@ -10,6 +10,7 @@ __all__ = ["hash_file", "read_small"]
 
 _CHUNK = 1 << 20
 _THREADED_ABOVE_BYTES = 64 << 20
+_MAPPED_ABOVE_BYTES = 256 << 20  # a process must be worth it
 _THREADED_CHUNK = 4 << 20
 _BUFFERS = 2
 
@@ -25,7 +26,10 @@ def hash_file(path: str, algorithm: str) -> tuple[str, int]:
             hasher.update(data)
             return hasher.hexdigest(), len(data)
         if algorithm == "blake3" and info.st_size >= _THREADED_ABOVE_BYTES and (os.cpu_count() or 1) > 1:
-            return _hash_threaded(fd)
+            from pipesmith.store.mapped import hash_mapped
+
+            hex = hash_mapped(fd, info.st_size) if info.st_size >= _MAPPED_ABOVE_BYTES else None
+            return (hex, info.st_size) if hex is not None else _hash_threaded(fd)
         hasher = new_hasher(algorithm)
         read = 0
         buffer = bytearray(_CHUNK)
@@ -39,9 +43,7 @@ def hash_file(path: str, algorithm: str) -> tuple[str, int]:
 
 
 def _hash_threaded(fd: int) -> tuple[str, int]:
-    """Hash with all cores what one more thread reads ahead. Returns hex hash and size. Raises OSError.
-
-    Read, never mapped: a mapped file that is cut short meanwhile ends the process with SIGBUS."""
+    """Hash with all cores what one more thread reads ahead. Returns hex hash and size. Raises OSError."""
     from queue import SimpleQueue
     from threading import Thread
 

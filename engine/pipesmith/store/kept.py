@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pipesmith.digest import Digest
 from pipesmith.errors import UserError
+from pipesmith.records import record
 from pipesmith.store.disk import disk_failure, names, write_whole
 from pipesmith.store.locks import CACHE, LockTable
 from pipesmith.store.object_store import ObjectStore
@@ -23,7 +22,7 @@ __all__ = ["Kept", "keep", "kept"]
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Kept:
     """path: of the workspace. at: seconds since the epoch. link: it was a symbolic link, and the content is its text.
 
@@ -62,7 +61,7 @@ def _keep(store: ObjectStore, there: str, path: str, stage: str) -> Digest:
         "at": now,
         "link": link,
     }
-    name = f"{int(now * 1000):014d}-{digest.hex[:12]}-{secrets.token_hex(3)}.json"
+    name = f"{int(now * 1000):014d}-{digest.hex[:12]}-{os.urandom(3).hex()}.json"
     store.sync()
     try:
         write_whole(os.path.join(store.root, "kept", name), json.dumps(body, sort_keys=True).encode("ascii"))

@@ -10,12 +10,12 @@ import errno
 import os
 import stat
 import time
-from dataclasses import replace
 from functools import cache
 
 from pipesmith.digest import Digest, new_hasher
 from pipesmith.errors import StageError, UserError
 from pipesmith.pipeline.model import CacheConfig
+from pipesmith.records import replace
 from pipesmith.store.checked import Checked
 from pipesmith.store.disk import disk_failure, sync_disk, unfinished
 from pipesmith.store.hashing import hash_file, read_small

@@ -83,10 +83,12 @@ class StateDB:
             if version > _VERSION:
                 raise _LaterVersion(version)
             mode = "DELETE" if _on_network(self.path) else "WAL"
+            if version != _VERSION:
+                connection.execute("PRAGMA synchronous=OFF")  # nothing is lost yet if the machine goes down now
             connection.execute(f"PRAGMA journal_mode={mode}")
-            connection.execute("PRAGMA synchronous=NORMAL")
             if version != _VERSION:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
+            connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("SELECT hex FROM objects LIMIT 1")
         except BaseException:
             connection.close()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from pipesmith.fingerprint.fingerprint import Item
 from pipesmith.lockfile.model import LockedOut
+from pipesmith.records import field, record
 from pipesmith.verdict.differences import differences
 from pipesmith.verdict.reasons import Reason
 
 __all__ = ["Culprit", "Made", "culprits"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Made:
     """What a stage is made of at a commit. given: its inputs that other stages make, by name. outs, metrics: of its
     known result there."""
@@ -24,7 +24,7 @@ class Made:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Culprit:
     """A stage of which something of its own differs."""
 

@@ -4,18 +4,18 @@ what those make."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pipesmith.errors import UserError
 from pipesmith.fingerprint.items import ABSENT, input_parts, stage_items
 from pipesmith.fingerprint.tree import Tree
 from pipesmith.pipeline.model import Environment, Pipeline, Stage
+from pipesmith.records import record
 from pipesmith.verdict.judgement import Outside
 
 __all__ = ["OwnItems", "own_items", "reached"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class OwnItems:
     """What counts of a stage besides what other stages make. items: (kind, item) to value. pins: `environment` or
     `dataset NAME` to (definition, what it resolved to or None where that is not known)."""

@@ -8,11 +8,11 @@ outputs can't be, and what follows would run, unless they turn out to be what th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from pipesmith.fingerprint.items import input_parts
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import record
 from pipesmith.verdict.judgement import Judgement
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import Result, State, Verdict
@@ -28,7 +28,7 @@ class Would(Enum):
     RUN = "run"  # run it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Forecast:
     """sure: False where it hangs on what a stage before it will make, or on pins that are not known yet. known: of
     a stage that would run, a result of its very fingerprint that can't be had any more or must not be used."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import StageError, UserError
 from pipesmith.lockfile.model import Accepted
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.graph import upstream
+from pipesmith.records import replace
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import State
 from pipesmith.workspace.pins import user_and_host

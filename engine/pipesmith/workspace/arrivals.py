@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import PipeError
 from pipesmith.git.repository import Repository
+from pipesmith.records import field, record
 
 if TYPE_CHECKING:
     from pipesmith.lockfile.model import LockedOut
@@ -24,7 +24,7 @@ __all__ = ["Arrival", "arrive"]
 _FILES = (":(top,glob)**/pipe.lock", ":(top,glob)**/pipeline.toml")
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Arrival:
     """placed: paths relative to the top. notes: lines about what could not be done."""
 

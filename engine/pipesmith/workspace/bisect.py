@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pipesmith.errors import Cancelled, EnvironmentFailure, UserError, nearest
 from pipesmith.git.commits import CommitFacts, commit_facts, commits_between, merge_bases, parents_of
 from pipesmith.git.objects import ObjectReader
 from pipesmith.pipeline.model import Pipeline
+from pipesmith.records import record
 from pipesmith.verdict.bisect import Bisection
 from pipesmith.verdict.culprit import Culprit, culprits
 from pipesmith.workspace.at_commit import AtCommit
@@ -36,7 +36,7 @@ class Outcome(Enum):
     SKIP = "skip"  # it can't be told: a broken pipeline.toml, a stage that fails before there is a number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BisectOptions:
     """What `pipe bisect` takes. Either metric with below or above, or stage_fails."""
 
@@ -51,7 +51,7 @@ class BisectOptions:
     command_line: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Step:
     """One commit that was asked. value: the metric there. ran: how many stages ran for it; known: none had to, since
     the lockfile there, the cache or an equal commit told. text: why it can't be told. left: how many commits are left
@@ -79,7 +79,7 @@ class Step:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BisectResult:
     """commit: the first bad one, None where it can't be told; problem says why then, and suspects are the commits that
     it may be. stage, why: the first stage with something of its own that differs from the commit before, and what;
@@ -151,7 +151,7 @@ def bisect(
         reader.close()
 
 
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class _Told:
     """What was found of a commit, or of one that must have the same result."""
 
@@ -160,7 +160,7 @@ class _Told:
     text: str = ""
     ran: int = 0
     seconds: float = 0.0
-    built: bool = field(default=False)
+    built: bool = False
 
 
 class _Bisect:

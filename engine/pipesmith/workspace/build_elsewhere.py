@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipesmith.records import replace
 from pipesmith.workspace.elsewhere import Place, commit_elsewhere, resolve_commit, work_tree_elsewhere
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import UserError
 from pipesmith.history.record import RunRecord
 from pipesmith.lockfile.model import Lockfile
+from pipesmith.records import as_dict, record
 from pipesmith.workspace.revisions import lockfile_at, run_named
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _Facts = dict[str, dict[tuple[str, str], str]]
 _KINDS = ("stage", "run", "source", "input", "param", "environment", "metric", "output")
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Change:
     """kind: stage, run, source, input, param, environment, metric or output. old, new: None where it is not there."""
 
@@ -32,7 +32,7 @@ class Change:
     new: str | None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
 
 def compare(workspace: Workspace, a: str, b: str | None = None) -> list[Change]:

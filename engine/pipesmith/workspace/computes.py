@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from pipesmith.docker_labels import used_by_jobs
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, PipeError, UserError
 from pipesmith.executors.base import Capacity, Executor
 from pipesmith.pipeline.model import Compute, Environment, Stage
+from pipesmith.records import as_dict, record, replace
 
 if TYPE_CHECKING:
     from pipesmith.environments.images import Images
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Share:
     """How much there is of something, and how much of it jobs were given."""
 
@@ -51,7 +51,7 @@ class Share:
         return {"free": self.free, "used": self.used, "total": self.total}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ComputeState:
     """One compute as it is now. state: `up`, `down` (it can't be reached), or `unsupported`. nodes: its machines, of a
     pool those that can be reached; `error` names the others. memory: bytes. queue: jobs that it has at work. devices:
@@ -82,11 +82,11 @@ class ComputeState:
             "gpus": self.gpus.as_json(),
             "queue": self.queue,
             "error": self.error,
-            "devices": [asdict(each) for each in self.devices],
+            "devices": [as_dict(each) for each in self.devices],
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class GpuInfo:
     """One GPU of this machine as it is now. used: bytes that all programs have of it; promised: bytes that stages were
     given; None where unknown. processes: of other programs. state: `free`, `shared` (a part of it is given out),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import PipeError, UserError, nearest
+from pipesmith.records import as_dict, replace
 from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def list_datasets(workspace: Workspace, names: Sequence[str], *, compare: bool =
         entry: dict[str, Any] = {"name": name, "state": "not pinned", "hash": None, "size": 0, "objects": []}
         if pin is not None:
             entry |= {"state": "pinned", "hash": pin.digest.text, "size": pin.digest.size}
-            entry["objects"] = [asdict(each) for each in pin.objects]
+            entry["objects"] = [as_dict(each) for each in pin.objects]
             if compare:
                 try:
                     session.pins.pin_datasets([name], update=True)

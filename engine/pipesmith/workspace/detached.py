@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.history.run_id import is_run_id, new_run_id
 from pipesmith.liveness import is_alive, process_mark
+from pipesmith.records import record
 
 if TYPE_CHECKING:
     from pipesmith.history.record import RunRecord
@@ -29,7 +29,7 @@ _VARIABLE = "PIPE_DETACHED_RUN"
 _KEEP_S = 30 * 86400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Ended:
     """How a run ended. status: `succeeded`, `failed`, `cancelled`, `up-to-date`, or `running` where it has not.
     exit_code: the build's; 1 while it runs. said: the last of what a detached build printed that became no run."""

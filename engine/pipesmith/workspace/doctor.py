@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipesmith import __version__
@@ -13,12 +12,13 @@ from pipesmith.errors import PipeError
 from pipesmith.executors.gpu import driver_may_be_there, gib
 from pipesmith.executors.probe import machine_capacity, probe_namespaces
 from pipesmith.git.repository import Repository
+from pipesmith.records import as_dict, record
 from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["Check", "examine", "sandbox_text"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Check:
     """ok False: something is less than it could be; the text says what follows."""
 
@@ -27,7 +27,7 @@ class Check:
     text: str
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
 
 def examine(folder: str) -> list[Check]:

@@ -16,7 +16,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.build.interrupts import Interrupts
@@ -24,6 +23,7 @@ from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.detached import add_work_tree, fill
 from pipesmith.git.repository import Repository
 from pipesmith.git.snapshot import commit_tree
+from pipesmith.records import field, record
 from pipesmith.retention.places import REGISTERING, place, sweep_places
 from pipesmith.store.modes import prepare
 from pipesmith.workspace.filling import copy_work_tree, fill_submodules, source_places
@@ -33,7 +33,7 @@ from pipesmith.workspace.workspace import PIPELINE_NAME, Workspace
 __all__ = ["Place", "commit_elsewhere", "resolve_commit", "work_tree_elsewhere", "workspace_at"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Place:
     """What a workspace elsewhere is of. folder: all of it. of: the workspace it was made for. seen_at: where stages see
     it. revision: the commit that is built, None for the work tree. commit, branch, dirty, tree, left_out, experiment:

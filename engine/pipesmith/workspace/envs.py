@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.environments.listing import list_environments as environments_on_disk
@@ -13,6 +12,7 @@ from pipesmith.environments.resolve import changes
 from pipesmith.environments.system import system_environment
 from pipesmith.errors import UserError, nearest
 from pipesmith.lockfile.model import EnvironmentPin
+from pipesmith.records import replace
 from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.git.drivers import install_drivers, installed_drivers, uninstall_drivers
 from pipesmith.git.hook_folder import HookFolder, HooksApart, hook_folder
 from pipesmith.git.hook_scripts import HOOKS
 from pipesmith.git.repository import Repository
+from pipesmith.records import record
 
 __all__ = ["HOOKS", "HooksDone", "InstalledHook", "install_hooks", "installed_hooks", "uninstall_hooks"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class InstalledHook:
     """path: absolute. first: the hook that runs before ours, None without one. by_itself: the hook is somebody's own,
     and runs `pipe hooks run NAME`."""
@@ -29,7 +29,7 @@ class InstalledHook:
         return {"name": self.name, "path": self.path, "first": self.first, "by_itself": self.by_itself}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HooksDone:
     """hooks: all that are there now. changed: names of those that were installed, written anew or taken away.
     led_from: the folder that core.hooksPath led to before it led to one of ours, None where it does not.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from pipesmith.lockfile.model import LockedOut
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.graph import upstream
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import field, record
 from pipesmith.store.action_cache import ActionCache
 from pipesmith.verdict.culprit import Made
 from pipesmith.verdict.reasons import Reason
@@ -35,7 +35,7 @@ __all__ = ["KnownAt", "known_at"]
 _MADE_UP = "unknown"  # algorithm of made-up digests
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class KnownAt:
     """A stage at a commit. key: equal where the result must be. result: None where it must be built. broken:
     expectations that it does not meet. order: the stage and all before it, topological; stages: what each is made of.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipesmith.digest import Digest
@@ -15,6 +14,7 @@ from pipesmith.fingerprint.stat_cache import StatCache
 from pipesmith.fingerprint.tree import Found
 from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import record
 from pipesmith.verdict.verdict import State, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Lender"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class _Loan:
     """look: what is lent, as it is now. expected: digest texts that it may have, empty for any. place: where it lies;
     raises StageError where it can't be had. lacking: why it can't be had, and what to do; None where it can."""

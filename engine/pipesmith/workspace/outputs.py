@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipesmith.build.place import Placer
 from pipesmith.digest import Digest
 from pipesmith.errors import StageError, UserError
 from pipesmith.lockfile.model import LockedOut
+from pipesmith.records import field, record
 from pipesmith.workspace.session import Session, select_stages
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkout", "VerifyResult", "checkout", "find_object", "verify"]
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Checkout:
     """What `checkout` did. placed: paths. kept: path to what was put away there. missing: path to what is wrong.
 
@@ -114,7 +114,7 @@ def find_object(workspace: Workspace, hash: str) -> tuple[Session, Digest]:
     return session, found[0]
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class VerifyResult:
     """objects: how many were read. damaged, missing, changed: one line each."""
 

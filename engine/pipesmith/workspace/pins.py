@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from pipesmith.build.context import StageEnvironment
 from pipesmith.digest import Digest
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, PipeError, StageError, UserError
 from pipesmith.lockfile.model import DatasetPin, EnvironmentPin
@@ -17,6 +16,7 @@ from pipesmith.pipeline.model import Dataset, Environment, Stage
 from pipesmith.verdict.reasons import Reason
 
 if TYPE_CHECKING:
+    from pipesmith.build.context import StageEnvironment
     from pipesmith.environments.materialise import Materialised
     from pipesmith.workspace.session import Session
 
@@ -182,6 +182,8 @@ class Pins:
     def materialise(self, stage: Stage, notice: Callable[[str], None]) -> StageEnvironment:
         """Return what a stage's interpreter is made of here, built first if it is not there. Raises
         EnvironmentFailure."""
+        from pipesmith.build.context import StageEnvironment
+
         name = stage.environment
         if name is None or self._session.pipeline.computes[stage.compute].kind != "local":
             return StageEnvironment()

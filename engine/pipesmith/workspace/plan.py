@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import ConfigError, Finding
 from pipesmith.pipeline.graph import downstream, upstream
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import field, record
 from pipesmith.verdict.judgement import Judgement
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.ignores import ignore_outputs
@@ -25,7 +25,7 @@ __all__ = ["BuildOptions", "Plan", "make_plan", "planned_result", "refuse", "wan
 Notice = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class BuildOptions:
     """What `pipe build` takes. jobs None: the cores. overrides: `--set` texts by dotted key. rev, experiment:
     built in a place of its own. by_fingerprint: a stage with `reuse = false` is judged as any other. held: stages that
@@ -54,7 +54,7 @@ class BuildOptions:
     deliver: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Plan:
     """What is to be done. wanted: the stages that are looked at, in topological order, each with a verdict. forced:
     those that run whatever is known. left_alone: those that are only there for what they made: with `--since`, what the

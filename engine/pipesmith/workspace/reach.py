@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipesmith.build.job import CHANGED
@@ -12,6 +11,7 @@ from pipesmith.errors import UserError
 from pipesmith.fingerprint.items import input_parts, stage_text
 from pipesmith.pipeline.model import Pipeline, Stage
 from pipesmith.pipeline.params import lookup
+from pipesmith.records import record
 from pipesmith.verdict.verdict import State, Verdict
 from pipesmith.workspace.plan import BuildOptions, wanted_stages
 from pipesmith.workspace.results import BuildResult
@@ -20,7 +20,7 @@ from pipesmith.workspace.session import Session, select_stages
 __all__ = ["Look", "Memory", "look_at"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Look:
     """The verdicts of all wanted stages at one moment. given: of those that are not fresh, all that they are made of
     but what other stages make."""

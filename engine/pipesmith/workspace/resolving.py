@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import PipeError, UserError
@@ -10,6 +9,7 @@ from pipesmith.git.drivers import installed_drivers
 from pipesmith.lockfile import io
 from pipesmith.lockfile.markers import first_marker
 from pipesmith.lockfile.merge import Merged, merge_texts, resolve_markers
+from pipesmith.records import record
 
 if TYPE_CHECKING:
     from pipesmith.workspace.workspace import Workspace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Resolved", "resolve_lock"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Resolved:
     """merged: what it came to, None where there was nothing to mend. unmerged: git waits for `git add`.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipesmith.build.context import BuildContext, Choices
@@ -20,6 +18,7 @@ from pipesmith.errors import UserError
 from pipesmith.executors.base import Job, Mount
 from pipesmith.executors.local import LocalExecutor
 from pipesmith.pipeline.graph import upstream
+from pipesmith.records import replace
 from pipesmith.store.modes import make_folders
 from pipesmith.workspace.preflight import preflight, preflight_gpus
 from pipesmith.workspace.session import select_stages
@@ -81,7 +80,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         dataset_files=session.pins.dataset_files,
         git={"commit": workspace.repo.head(), "branch": workspace.repo.branch()},
     )
-    scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{secrets.token_hex(8)}")
+    scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{os.urandom(8).hex()}")
     make_folders(scratch)
     tmpdir = tempfile.mkdtemp(prefix="pipe-")
     gpus: GpuHold | None = None

@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -20,6 +19,7 @@ from pipesmith.build.control import Control
 from pipesmith.errors import Cancelled, ConfigError, EnvironmentFailure, Finding, PipeError, UserError
 from pipesmith.events import Event
 from pipesmith.git.activity import GitActivity
+from pipesmith.records import field, record, replace
 from pipesmith.watching.change import Change, Kind
 from pipesmith.watching.coverage import Coverage
 from pipesmith.watching.lookout import Lookout
@@ -47,7 +47,7 @@ _CONFIRM_S = 2.0  # how long it must be quiet before everything is looked at onc
 _END_S = 15.0  # how long a build may take to end when it is told to
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class WatchOptions:
     """What `pipe watch` takes. debounce_s: how long it must be quiet after a save. polling: whether the system's events
     are not to be used."""
@@ -96,7 +96,7 @@ class _Stop:
     """A signal came."""
 
 
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class _Build:
     """One that goes on. ended: in the thread's last message."""
 

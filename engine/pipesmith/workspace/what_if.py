@@ -4,7 +4,6 @@ would take."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import StageError
@@ -12,6 +11,7 @@ from pipesmith.history.timings import last_seconds, makespan
 from pipesmith.pipeline.graph import edges, upstream
 from pipesmith.pipeline.graph import order as topological
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import record
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import Result
 from pipesmith.verdict.what_if import Forecast, Would, forecast
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["StageForecast", "WhatIf", "what_if"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class StageForecast:
     """would: fresh, restored or run. seconds: how long that takes by the history (0 where nothing runs), None where
     there is none. sure: False where it hangs on what a stage before it will make. broken: expectations that the known
@@ -54,7 +54,7 @@ class StageForecast:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class WhatIf:
     """revision: the commit that was asked about, None for the work tree. merged: the commit merged into it. stages: in
     topological order. seconds: from start to end with `jobs` stages at once; stages of no known duration add nothing,

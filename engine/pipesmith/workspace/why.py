@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import UserError
 from pipesmith.fingerprint.fingerprint import Item
+from pipesmith.records import record
 from pipesmith.verdict.differences import differences
 from pipesmith.verdict.judgement import named
 from pipesmith.workspace.results import StageState
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Why", "why"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Why:
     """now: the stage's state in the work tree, None when asked of a run. run: the stage's record there. nearest: the
     known result that differed least, with what differed."""
