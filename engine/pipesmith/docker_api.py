@@ -67,6 +67,7 @@ class Address:
                 plain.close()
                 raise
             return _Link(plain)
+        context = self._tls_context() if self.secure or parts.scheme == "https" else None
         port = parts.port or (2376 if self.secure else 2375)
         plain = socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT_S)
         try:
@@ -76,8 +77,8 @@ class Address:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            if self.secure or parts.scheme == "https":
-                return _Link(self._tls_context().wrap_socket(plain, server_hostname=parts.hostname))
+            if context is not None:
+                return _Link(context.wrap_socket(plain, server_hostname=parts.hostname))
         except BaseException:
             plain.close()
             raise
@@ -87,6 +88,8 @@ class Address:
         if self._context is None:
             import ssl
 
+            for path in self.tls.values():
+                open(path, "rb").close()  # what is not there is named, which ssl does not
             context = ssl.create_default_context(cafile=self.tls.get("ca"))
             if "ca" not in self.tls:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -287,7 +290,7 @@ class DockerApi:
         try:
             answer = self._exchange("GET", f"/containers/{container}/archive", {"path": path}, timeout_s=None)
         except DaemonAnswer as error:
-            if error.status == 404:
+            if error.status == 404 or error.text.endswith("not a directory"):  # a folder above it is a file
                 return None
             raise
         return self._body(answer)
@@ -509,4 +512,5 @@ class _Answer:
 def _text(error: OSError) -> str:
     """Return what an error of the connection says; of TLS without the library's own codes."""
     reason = getattr(error, "verify_message", None) or error.strerror or str(error)
-    return " ".join(str(reason).split()) or type(error).__name__
+    text = " ".join(str(reason).split()) or type(error).__name__
+    return f"`{error.filename}`: {text}" if isinstance(error.filename, str) else text

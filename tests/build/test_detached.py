@@ -24,7 +24,9 @@ def test_wait_exits_as_the_build_did(repo):
     (repo.home / "hold").unlink()
     assert repo.pipe("wait", run).returncode == 0
     assert repo.read("o") == "1\n"
-    assert repo.pipe("show", run, "--json").json()["status"] == "succeeded"
+    shown = repo.pipe("show", run, "--json").json()
+    assert shown["status"] == "succeeded"
+    assert shown["command"][1:] == ["build", "--detach", "--json"]
     assert repo.pipe("wait", "latest").returncode == 0
 
 

@@ -246,3 +246,17 @@ def test_what_fails_says_where_it_is_asked_for(project: Repo, index: Path) -> No
     assert failed.returncode == 1 and "failed    environment e  " in failed.stdout
     assert "pipeline.toml:3: environment.e.packages: an environment can't be installed: " in failed.stdout
     assert project.pipe("show", "--json").json()["environments"][0]["how"] == "failed"
+
+
+def test_an_image_that_no_stage_runs_in_is_left_alone(project: Repo) -> None:
+    """Unless it is named: no daemon is there to ask."""
+    write(project, "alpha")
+    project.write("pipeline.toml", f'{project.read("pipeline.toml")}[environment.far]\nimage = "team/far:1"\n')
+    for action in ("build", "update"):
+        done = project.pipe("env", action)
+        assert "environment `far` is an image that no stage in containers uses" in done.stderr
+        assert project.pipe("env", action, "far", check=False).returncode == 2
+    assert [entry["state"] for entry in project.pipe("env", "ls", "--json").json()["environments"]] == [
+        "built",
+        "not resolved",
+    ]

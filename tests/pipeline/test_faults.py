@@ -1226,6 +1226,12 @@ kind = 5
 [compute.f]
 kind = "ray"
 address = "x:80"
+[compute.g]
+kind = "docker"
+cpus = 0
+[compute.h]
+kind = "docker"
+hosts = []
 [stage.s]
 run = "true"
 compute = "b"
@@ -1254,6 +1260,10 @@ help: give the other one another name
 pipeline.toml:21: compute.e.kind: expected a string, found 5
 pipeline.toml:24: compute.f.address: `x:80` starts with none of ray://, http://, https://
 help: write `https://HOST`
+pipeline.toml:27: compute.g.cpus: must be more than 0
+help: leave it out for all that the daemon has
+pipeline.toml:30: compute.h.hosts: names no host
+help: write `["ssh://HOST"]`, or leave it out
 """,
     ),
     "cache_and_history": (

@@ -83,7 +83,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if "PIPE_DETACHED_RUN" in os.environ:
         from pipesmith.workspace.detached import kept_exit
 
-        with kept_exit(workspace) as (run_id, code):
+        with kept_exit(workspace) as (run_id, asked, code):
+            arguments.command_line = asked or arguments.command_line
             code.append(_build(workspace, arguments, out, run_id))
             return code[-1]
     return _build(workspace, arguments, out, None)
@@ -97,7 +98,7 @@ def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) ->
     if arguments.rev is None:
         session = workspace.session(pairs(arguments.set, "--set"), arguments.compute)
         select_stages(session.pipeline, arguments.stages)
-    run_id = detach(workspace, [word for word in arguments.words if word != "--detach"])
+    run_id = detach(workspace, [word for word in arguments.words if word != "--detach"], arguments.command_line)
     if out.json_mode:
         out.json({"run": run_id})
     else:

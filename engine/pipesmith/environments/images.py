@@ -82,7 +82,7 @@ def resolve_image(daemon: Daemon, environment: Environment) -> str:
         try:
             image = client.images.get(name)
         except Exception as error:
-            if not is_missing(error):
+            if answer(error) is None:
                 raise
             raise EnvironmentFailure(
                 f"environment `{environment.name}`: the image `{name}` is neither in its registry nor on "

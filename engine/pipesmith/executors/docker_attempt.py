@@ -372,6 +372,10 @@ class DockerAttempt:
             text = self._refusal(error)
             if text is None:
                 raise
+            if "could not select device driver" in text:
+                raise EnvironmentFailure(
+                    "its Docker daemon can't give it a GPU: install NVIDIA's container toolkit there"
+                ) from None
             missing = "executable file not found" in text or "no such file or directory" in text
             name = self._job.argv[0]
             raise EnvironmentFailure(

@@ -19,6 +19,7 @@ __all__ = ["PATIENCE_S", "ContainerLost", "ContainerWatch", "was_ended_from_outs
 PATIENCE_S = 15.0  # how long a daemon that is gone may take to come back
 _LOOK_S = 0.1
 _SAMPLE_S = 1.0
+_FIRST_SAMPLE_S = 0.05
 _SAMPLE_MOST_S = 5.0
 _TOLD_S = (0.1, 0.5, 2.0)  # after the end of a container its daemon has told of it, mostly within the first
 _RETRY_S = 0.5
@@ -179,18 +180,21 @@ class ContainerWatch:
         return {str(each.get("status")) for each in found}
 
     def _sample(self, done: threading.Event) -> None:
-        """Note what it uses, until it has ended. Of what runs for long it is asked less often: many at once would keep
-        a daemon busy with nothing else."""
+        """Note what it uses, until it has ended: often at first, so that little of a short one goes unseen. Of one that
+        runs for long it is asked less often: many at once would keep a daemon busy with nothing else."""
         began = time.monotonic()
-        pause = _LOOK_S
+        pause, sides_at = 0.0, began + _LOOK_S
         while not done.wait(pause):
-            pause = min(_SAMPLE_MOST_S, max(_SAMPLE_S, (time.monotonic() - began) / 20))
+            now = time.monotonic()
+            pause = max(_FIRST_SAMPLE_S, min(_SAMPLE_S, (now - began) / 4), min(_SAMPLE_MOST_S, (now - began) / 20))
             try:
                 with self._daemon.api() as api:
                     stats = api.stats(self._container)
                     self.heard = time.monotonic()
                     self._note(stats)
-                    self._sampled(api)
+                    if now >= sides_at:
+                        sides_at = now + _SAMPLE_S
+                        self._sampled(api)
             except Exception as error:
                 if answer(error) is not None:
                     self.heard = time.monotonic()

@@ -95,15 +95,24 @@ def _check_docker(table: Mapping[str, Any], where: Path, faults: Faults) -> None
     if "host" in table and "hosts" in table:
         faults.add((*where, "hosts"), "stands beside `host`", "keep one of them")
     faults.table(table.get("tls", {}), TABLES["tls"], (*where, "tls"))
+    _check_cpus(table, where, faults)
+    if table.get("hosts") == []:
+        faults.add((*where, "hosts"), "names no host", 'write `["ssh://HOST"]`, or leave it out')
     for index, entry in enumerate(table.get("hosts", ())):
         place = (*where, "hosts", index)
         if isinstance(entry, str):
             _check_url(entry, _DOCKER_SCHEMES, place, faults)
             continue
         host = faults.table(entry, TABLES["host"], place)
+        _check_cpus(host, place, faults)
         if "url" not in entry:
             faults.add(place, "has no `url`", 'write `{ url = "ssh://host" }`')
         _check_url(host.get("url"), _DOCKER_SCHEMES, (*place, "url"), faults)
+
+
+def _check_cpus(table: Mapping[str, Any], where: Path, faults: Faults) -> None:
+    if "cpus" in table and table["cpus"] <= 0:
+        faults.add((*where, "cpus"), "must be more than 0", "leave it out for all that the daemon has")
 
 
 def _check_url(url: Any, schemes: tuple[str, ...], where: Path, faults: Faults) -> None:

@@ -26,6 +26,7 @@ __all__ = ["Ended", "cancel", "detach", "kept_exit", "recorded", "wait"]
 
 _LOOK_S = 0.1
 _VARIABLE = "PIPE_DETACHED_RUN"
+_COMMAND = "PIPE_DETACHED_COMMAND"
 _KEEP_S = 30 * 86400.0
 
 
@@ -44,9 +45,10 @@ def _folder(workspace: Workspace) -> str:
     return os.path.join(workspace.pipe_dir, "detached")
 
 
-def detach(workspace: Workspace, args: Sequence[str]) -> str:
+def detach(workspace: Workspace, args: Sequence[str], command_line: Sequence[str]) -> str:
     """Start `pipe ARGS` (a build, without `--detach`) in the current folder, in a session of its own; return its run's
-    id. What it prints lies in `detached/RUN.log`. Raises EnvironmentFailure where that can't be written."""
+    id. What it prints lies in `detached/RUN.log`. command_line: what its record is to say that was asked for. Raises
+    EnvironmentFailure where that can't be written."""
     run = new_run_id()
     place = os.path.join(_folder(workspace), run)
     try:
@@ -55,7 +57,7 @@ def detach(workspace: Workspace, args: Sequence[str]) -> str:
         with open(f"{place}.log", "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipesmith", *args],
-                env={**os.environ, _VARIABLE: run},
+                env={**os.environ, _VARIABLE: run, _COMMAND: json.dumps(list(command_line))},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -70,16 +72,16 @@ def detach(workspace: Workspace, args: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def kept_exit(workspace: Workspace) -> Iterator[tuple[str | None, list[int]]]:
-    """Give the id that this build's run is to have, if it was detached, and a list for its exit code, kept at the end
-    for those who wait."""
-    run = os.environ.pop(_VARIABLE, None)
+def kept_exit(workspace: Workspace) -> Iterator[tuple[str | None, list[str] | None, list[int]]]:
+    """Give the id that this build's run is to have, if it was detached, the command line that did so, and a list for
+    its exit code, kept at the end for those who wait."""
+    run, asked = os.environ.pop(_VARIABLE, None), os.environ.pop(_COMMAND, None)
     if run is None or not is_run_id(run):
-        yield None, []
+        yield None, None, []
         return
     code: list[int] = []
     try:
-        yield run, code
+        yield run, json.loads(asked) if asked else None, code
     except BaseException as error:
         code.append(getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 70))
         raise

@@ -111,7 +111,8 @@ def _repository(folder: str) -> list[Check]:
     try:
         workspace = Workspace.open(folder)
         pipeline = workspace.session().pipeline
-        found.append(Check("pipeline", True, f"`{pipeline.name}`: {len(pipeline.stages)} stages"))
+        count = len(pipeline.stages)
+        found.append(Check("pipeline", True, f"`{pipeline.name}`: {count} stage{'s' if count != 1 else ''}"))
         for notice in workspace.state.notices:
             found.append(Check("state.db", False, notice))
     except PipeError as error:

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 
-def _names(session: Session, wanted: Sequence[str]) -> list[str]:
+def _names(session: Session, wanted: Sequence[str], notice: Callable[[str], None] = lambda _text: None) -> list[str]:
+    """Return the environments of these names; without names all but images that no stage runs in, which no daemon is
+    there for."""
     known = session.pipeline.environments
     for name in wanted:
         if name not in known:
@@ -35,7 +37,17 @@ def _names(session: Session, wanted: Sequence[str]) -> list[str]:
             raise UserError(
                 f"no environment `{name}`", f"did you mean `{near}`?" if near else "`pipe env ls` lists them"
             )
-    return list(wanted or known)
+    if wanted:
+        return list(wanted)
+    computes, stages = session.pipeline.computes, session.pipeline.stages.values()
+    in_containers = {stage.environment for stage in stages if computes[stage.compute].kind == "docker"}
+    found = []
+    for name, environment in known.items():
+        if environment.image and name not in in_containers:
+            notice(f"environment `{name}` is an image that no stage in containers uses: it is left as it is")
+        else:
+            found.append(name)
+    return found
 
 
 def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
@@ -91,7 +103,7 @@ def build_environments(workspace: Workspace, names: Sequence[str], notice: Calla
     """Resolve what is not, build what is not there, and return name to prefix. Raises EnvironmentFailure."""
     session = workspace.session()
     session.cold.tell(notice)
-    wanted = _names(session, names)
+    wanted = _names(session, names, notice)
     resolve_and_lock(workspace, session, wanted, notice)
     built = {}
     for name in wanted:
@@ -161,7 +173,7 @@ def update_environments(
 ) -> dict[str, list[tuple[str, str | None, str | None]]]:
     """Resolve all anew and return name to (package, old, new). Raises EnvironmentFailure."""
     session = workspace.session()
-    wanted = _names(session, names)
+    wanted = _names(session, names, notice)
     before = dict(session.lockfile.environments)
     resolve_and_lock(workspace, session, wanted, notice, upgrade=True)
     found = {}

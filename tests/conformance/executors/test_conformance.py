@@ -257,8 +257,9 @@ def test_a_command_that_is_not_there(repo, place, pipeline):
     assert "`no-such-program` is not" in error_of(result, "a")
 
 
-def test_an_output_that_was_not_made(repo, place, pipeline):
-    pipeline(place, '[stage.a]\nrun = "true"\noutputs = { o = "o" }\n')
+@pytest.mark.parametrize(("run", "output"), [("true", "o"), ("rmdir d && touch d", "d/o")])
+def test_an_output_that_was_not_made(repo, place, pipeline, run, output):
+    pipeline(place, f'[stage.a]\nrun = "{run}"\noutputs = {{ o = "{output}" }}\n')
     result = repo.pipe("build", "--json", check=False)
     assert result.returncode == 1
     assert "did not make output `o`" in error_of(result, "a")
@@ -650,3 +651,12 @@ def test_the_record(repo, place, pipeline):
     assert stage["status"] == "ran" and stage["compute"] == "where" and stage["exit_code"] == 0
     assert stage["cpu_s"] > 0.1 and stage["peak_bytes"] > 100_000
     assert stage["end"] - stage["start"] > 1.4
+
+
+def test_what_a_short_stage_uses(repo, place, pipeline):
+    """Peak memory is that of the whole stage, however short it is."""
+    repo.write("src/a.py", "import time\ntime.sleep(0.2)\nheld = b'1' * 80_000_000\ntime.sleep(0.7)\nopen('o', 'w')\n")
+    pipeline(place, '[stage.a]\nsource = "src"\nrun = ["python", "src/a.py"]\noutputs = { o = "o" }\n')
+    repo.pipe("build")
+    (stage,) = repo.pipe("show", "latest", "--json").json()["stages"]
+    assert stage["peak_bytes"] > 80_000_000

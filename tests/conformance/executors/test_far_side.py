@@ -238,6 +238,11 @@ def test_a_compute_that_cannot_be_reached(repo, pipeline, docker_place):
     result = repo.pipe("build", check=False)
     assert result.returncode == 1
     assert "`where`" in result.stderr and "can't be reached" in result.stderr
+    keys = 'tls = { ca = "keys/ca.pem", cert = "keys/cert.pem", key = "keys/key.pem" }'
+    lines = [f'host = "tcp://127.0.0.1:1"\n{keys}' if "no-such" in line else line for line in gone.splitlines()]
+    repo.write("pipeline.toml", "\n".join(lines).replace("echo 1", "echo 3"))
+    result = repo.pipe("build", check=False)
+    assert result.returncode == 1 and "keys/ca.pem`: No such file" in result.stderr
 
 
 def test_compute_commands(repo, pipeline, docker_place):

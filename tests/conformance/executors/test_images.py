@@ -184,3 +184,13 @@ def test_conda_packages_become_an_image(repo, docker_place, pipeline, tmp_path: 
     repo.write("pipeline.toml", repo.read("pipeline.toml").replace('compute = "where"', 'compute = "local"', 1))
     here = repo.pipe("build", "--json").json()["stages"][0]
     assert (here["status"], here["fingerprint"]) == ("fresh", fingerprint)
+
+
+def test_what_is_no_name_of_an_image(repo, docker_place, pipeline):
+    docker_place.toml = docker_place.toml.replace(IMAGE, "no name")
+    pipeline(docker_place, STAGE)
+    result = repo.pipe("build", check=False)
+    assert result.returncode == 1
+    assert (
+        "environment.tools.image: environment `tools`: the image `no name` is neither in its registry" in result.stderr
+    )
