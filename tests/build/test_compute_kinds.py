@@ -113,9 +113,11 @@ def test_a_fresh_stage_asks_no_compute_whatever_has_become_of_it(repo: Repo) -> 
     repo.write("pipeline.toml", here)
     repo.pipe("build")
     repo.write("pipeline.toml", f'{here}compute = "far"\n')
+    assert repo.pipe("what-if", "--json").json()["stages"][0]["would"] == "fresh"
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
     assert "slurm" in repo.pipe("build", "--force", check=False).stderr
     repo.write("a.sh", "echo 2\n")
-    refused = repo.pipe("build", check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "does not run stages on `slurm` (needed by `a`)" in refused.stderr
+    for command in ("build", "what-if"):
+        refused = repo.pipe(command, check=False)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "does not run stages on `slurm` (needed by `a`)" in refused.stderr

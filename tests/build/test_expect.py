@@ -138,3 +138,28 @@ def test_stages_after_a_broken_fresh_one_do_not_run(repo, auc) -> None:
     done = repo.pipe("build", "--json", check=False)
     assert done.returncode == 1 and done.stages()["a"] == "failed"
     assert repo.read("report.json")
+
+
+def test_a_revision_to_compare_with_that_does_not_exist_is_said(repo) -> None:
+    """A misspelt `vs` would compare with nothing, silently."""
+    repo.write(
+        "pipeline.toml",
+        """
+        [stage.a]
+        run = "echo '{{\\"auc\\": 0.9}}' > {outputs.m}"
+        metrics = ["m"]
+        outputs = { m = { path = "m.json", cache = false } }
+        [stage.a.expect]
+        "m:auc" = { vs = "origin/mian" }
+        """,
+    )
+    told = "`origin/mian` of `vs` is no revision of this repository"
+    assert told in repo.pipe("build").stderr
+    assert told in repo.pipe("build").stderr
+    note = "not compared with `origin/mian`, which is no revision here"
+    assert repo.pipe("status", "--json").json()["stages"][0]["notes"] == [note]
+    commit = repo.commit()
+    assert repo.pipe("status", "--rev", commit, "--json").json()["stages"][0]["notes"] == [note]
+    repo.git("update-ref", "refs/remotes/origin/mian", commit)
+    assert told not in repo.pipe("build").stderr
+    assert repo.pipe("status", "--rev", commit, "--json").json()["stages"][0]["notes"] == []

@@ -324,3 +324,26 @@ def test_several_work_trees_and_a_locked_one_stay(two: Repo) -> None:
     two.pipe("build", "--rev", "HEAD")
     two.pipe("gc")
     looks.same()
+
+
+@pytest.mark.parametrize("command", ["build", "status", "what-if", "gc", "watch"])
+def test_what_needs_a_work_tree_says_so_in_a_bare_repository(repo: Repo, command: str) -> None:
+    """And names what works there; `init` writes nothing among git's own files."""
+    repo.write("pipeline.toml", "")
+    repo.commit()
+    bare = repo.path.parent / "bare.git"
+    repo.git("clone", "-q", "--bare", str(repo.path), str(bare))
+    done = repo.pipe("-C", str(bare), command, check=False)
+    assert done.returncode == 2
+    assert "is a bare repository: it has no work tree" in done.stderr
+    assert "pipe status --rev REV" in done.stderr
+
+
+@pytest.mark.parametrize("inside", ["bare.git", "own/.git", "own/.git/hooks"])
+def test_init_writes_nothing_among_gits_own_files(repo: Repo, inside: str) -> None:
+    top = repo.path.parent
+    repo.git("init", "-q", "--bare", str(top / "bare.git"))
+    repo.git("init", "-q", str(top / "own"))
+    done = repo.pipe("-C", str(top / inside), "init", check=False)
+    assert (done.returncode, "belongs to git" in done.stderr) == (2, True)
+    assert not (top / inside / "pipeline.toml").exists()

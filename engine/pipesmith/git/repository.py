@@ -11,8 +11,9 @@ from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
 
-__all__ = ["Repository", "cause", "cut_credentials"]
+__all__ = ["INSIDE", "Repository", "cause", "cut_credentials"]
 
+INSIDE = "this is inside of git's own folder"
 _ENDING = frozenset(("commit-tree", "update-ref"))
 
 
@@ -333,5 +334,7 @@ def _refusal(path: str, said: str) -> UserError:
         return UserError(f"git can't read the repository of `{path}`", "run `git status` there to see why")
     if "not a git repository" in lines[0]:
         return _no_repository(path)
+    if "must be run in a work tree" in lines[0]:
+        return UserError(f"{INSIDE}, `{os.path.abspath(path)}`", "go to the work tree that belongs to it")
     advice = next((line for line in lines[1:] if line.startswith("git ")), None)
     return UserError(lines[0].removeprefix("fatal: "), f"run `{advice}`" if advice else None)

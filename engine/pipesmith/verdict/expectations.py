@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pipesmith.pipeline.model import Stage
 
-__all__ = ["broken_expectations"]
+__all__ = ["broken_expectations", "unknown_revisions"]
 
 
 def broken_expectations(
@@ -39,3 +39,9 @@ def broken_expectations(
                     f"a drop of more than {expected.drop:g}"
                 )
     return tuple(broken)
+
+
+def unknown_revisions(stages: Iterable[Stage], has_revision: Callable[[str], bool]) -> list[str]:
+    """Return the revisions that metrics of these stages are to be compared with and that do not exist, each once."""
+    named = dict.fromkeys(each.vs for stage in stages for each in stage.expect if each.vs is not None)
+    return [revision for revision in named if not has_revision(revision)]

@@ -16,7 +16,7 @@ from pipesmith.lockfile.model import LockedDep, LockedOut, Lockfile
 from pipesmith.pipeline.model import Pipeline, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.records import record, replace
-from pipesmith.verdict.expectations import broken_expectations
+from pipesmith.verdict.expectations import broken_expectations, unknown_revisions
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.rebuilder import Question, judge
 from pipesmith.verdict.verdict import Result, Seen, State, Verdict
@@ -34,6 +34,7 @@ class Outside:
     dataset(name): the pinned digest, or None where there is no pin that holds.
     within(digest, path, workspace path): digest of a path inside a folder's content, None where it has no such path.
     notebook(bytes): id of a notebook's cells. metric_at(revision, stage, key). beside(path): what lies in its folder.
+    has_revision(revision): whether there is such a one, for `metric_at`.
     """
 
     environment: Callable[[Stage], tuple[str | None, Reason | None]]
@@ -42,6 +43,7 @@ class Outside:
     notebook: Callable[[bytes], str]
     metric_at: Callable[[str, str, str], float | None]
     beside: Callable[[str], Iterable[str]] = lambda _path: ()
+    has_revision: Callable[[str], bool] = lambda _revision: True
     packages: Callable[[Stage, str, str | None], tuple[str, str] | None] = lambda _stage, _old, _new: None
 
 
@@ -140,6 +142,9 @@ class Judgement:
             broken = broken_expectations(stage, verdict.result.metrics, self.outside.metric_at)
             if broken:
                 verdict = replace(verdict, broken=broken)
+        for revision in unknown_revisions([stage], self.outside.has_revision):
+            note = f"not compared with `{revision}`, which is no revision here"
+            verdict = replace(verdict, notes=(*verdict.notes, note))
         if verdict.result is not None and verdict.state in (State.FRESH, State.RESTORABLE):
             self._results[stage.name] = verdict.result
         return verdict

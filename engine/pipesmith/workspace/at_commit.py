@@ -61,7 +61,7 @@ class AtCommit(Beside):
         self.workspace = workspace
         self.commit = commit
         there = Commits(workspace, reader).look(commit)
-        super().__init__(there.tree, there.pipeline, there.lockfile, there.metric_at)
+        super().__init__(there.tree, there.pipeline, there.lockfile, there.metric_at, there.has_revision)
 
     def judgement(self, question: Question) -> Judgement:
         return Judgement(self.pipeline, self.tree, self.lockfile, question, self.outside)

@@ -23,6 +23,7 @@ from pipesmith.pipeline.graph import edges, followers
 from pipesmith.retention.places import sweep_places
 from pipesmith.store.locks import CACHE
 from pipesmith.store.modes import make_folders, prepare
+from pipesmith.verdict.expectations import unknown_revisions
 from pipesmith.verdict.verdict import State
 from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.pins import user_and_host
@@ -92,6 +93,12 @@ class _Build:
         if not self.options.dry_run:
             self._sweep(session)
         plan = make_plan(session, self.options, self.notice)
+        for revision in unknown_revisions(plan.stages, session.has_revision):
+            self.notice(
+                f"`{revision}` of `vs` is no revision of this repository: no metric is compared with it",
+                level="warning",
+                help="`git fetch` it, or mend `vs` in pipeline.toml",
+            )
         if self.options.dry_run:
             return planned_result(plan)
         remark(session, plan.stages, self.notice)

@@ -63,12 +63,14 @@ class Judged:
 
 @record
 class Looked:
-    """A commit that nothing was judged of yet. metric_at(revision, stage, key): a locked metric elsewhere."""
+    """A commit that nothing was judged of yet. metric_at(revision, stage, key): a locked metric elsewhere;
+    has_revision(revision): whether there is an elsewhere."""
 
     pipeline: Pipeline
     lockfile: Lockfile
     tree: Revision
     metric_at: Callable[[str, str, str], float | None]
+    has_revision: Callable[[str], bool]
 
 
 @record(frozen=False)
@@ -100,6 +102,7 @@ class Commits:
         self._owned = reader is None
         self._locks = LockHistory(workspace.state)
         self._lockfiles: dict[str, Lockfile | None] = {}  # of revisions that `expect` names
+        self._revisions: dict[str, bool] = {}  # and whether they are some
         self._pipelines: dict[str, list[tuple[dict[str, bytes | None], Pipeline]]] = {}  # text to (files, pipeline)
         self._concern = Concern()
         self.places: dict[str, tuple[str, str]] = {}  # of the commit judged last: what lies at some paths
@@ -161,7 +164,9 @@ class Commits:
         tree.use_algorithm(pipeline.cache.hash)
         tree.use_lock(lockfile)
         tree.exclude(pipeline.output_paths)
-        return Looked(pipeline=pipeline, lockfile=lockfile, tree=tree, metric_at=self.metric_at)
+        return Looked(
+            pipeline=pipeline, lockfile=lockfile, tree=tree, metric_at=self.metric_at, has_revision=self.has_revision
+        )
 
     # -- what a commit is judged by -------------------------------------------------------------------------------
 
@@ -216,6 +221,14 @@ class Commits:
         entry = lockfile.stages.get(stage) if lockfile else None
         return entry.metrics.get(key) if entry else None
 
+    def has_revision(self, revision: str) -> bool:
+        """Return whether there is a revision for `metric_at`."""
+        from pipesmith.workspace.revisions import is_revision
+
+        if revision not in self._revisions:
+            self._revisions[revision] = is_revision(self._workspace, revision)
+        return self._revisions[revision]
+
     def _lockfile_of(self, revision: str) -> Lockfile | None:
         from pipesmith.workspace.revisions import lockfile_at
 
@@ -223,7 +236,7 @@ class Commits:
 
     def outside(self, tree: Revision, pipeline: Pipeline, lockfile: Lockfile) -> Outside:
         """Return what a judgement asks of a commit beside its tree."""
-        return Beside(tree, pipeline, lockfile, self.metric_at).outside
+        return Beside(tree, pipeline, lockfile, self.metric_at, self.has_revision).outside
 
     def differing(self, old: str, new: str) -> list[TreeChange] | None:
         """Return what differs between two trees of the workspace's folder, None where that was not looked at ahead."""
@@ -491,11 +504,13 @@ class Beside:
         pipeline: Pipeline,
         lockfile: Lockfile,
         metric_at: Callable[[str, str, str], float | None],
+        has_revision: Callable[[str], bool],
     ) -> None:
         self.tree = tree
         self.pipeline = pipeline
         self.lockfile = lockfile
         self.metric_at = metric_at
+        self.has_revision = has_revision
         self._definitions: dict[str, tuple[str, set[str]]] = {}  # by environment: digest, the files it was made of
 
     @property
@@ -507,6 +522,7 @@ class Beside:
             notebook=_notebook,
             metric_at=self.metric_at,
             packages=self.packages,
+            has_revision=self.has_revision,
         )
 
     def packages(self, stage: Stage, old: str, new: str | None) -> tuple[str, str] | None:

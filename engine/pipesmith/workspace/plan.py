@@ -20,7 +20,7 @@ from pipesmith.workspace.session import Session, select_stages
 if TYPE_CHECKING:
     from pipesmith.pipeline.model import Pipeline
 
-__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result", "refuse", "wanted_stages"]
+__all__ = ["BuildOptions", "Plan", "make_plan", "planned_result", "refuse", "refuse_unrunnable", "wanted_stages"]
 
 Notice = Callable[[str], None]
 
@@ -99,7 +99,7 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
         named = tuple(name for name in named if name in reach)
         wanted = tuple(name for name in topological(pipeline) if name in needed)
     stages = [pipeline.stages[name] for name in wanted]
-    preflight(session, stages, _fresh_far_away(session, stages, options), _may_run(session, stages, options))
+    refuse_unrunnable(session, stages, options)
     if not options.dry_run:
         added = ignore_outputs(session)
         for line in added:
@@ -120,6 +120,11 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     return Plan(
         session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
     )
+
+
+def refuse_unrunnable(session: Session, stages: Sequence[Stage], options: BuildOptions) -> None:
+    """Raise ConfigError with everything that would fail for certain; what is fresh asks no compute."""
+    preflight(session, stages, _fresh_far_away(session, stages, options), _may_run(session, stages, options))
 
 
 def _may_run(session: Session, stages: Sequence[Stage], options: BuildOptions) -> Callable[[str], bool]:

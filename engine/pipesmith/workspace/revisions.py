@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from pipesmith.history.record import RunRecord
     from pipesmith.workspace.workspace import Workspace
 
-__all__ = ["lockfile_at", "run_named"]
+__all__ = ["is_revision", "lockfile_at", "run_named"]
+
+
+def is_revision(workspace: Workspace, revision: str) -> bool:
+    try:
+        workspace.repo.resolve(revision)
+    except UserError:
+        return False
+    return True
 
 
 def lockfile_at(workspace: Workspace, revision: str) -> Lockfile | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pipesmith.errors import UserError
-from pipesmith.git.repository import Repository
+from pipesmith.git.repository import INSIDE, Repository
 
 __all__ = ["in_repository", "scaffold"]
 
@@ -99,18 +99,30 @@ echo "pre-push: no \\`pipe\\` in .venv or on PATH: nothing was checked" >&2
 
 
 def in_repository(folder: str) -> bool:
-    """Return whether a folder lies in a git repository."""
+    """Return whether a folder lies in the work tree of a git repository."""
     try:
-        Repository.discover(folder)
+        return not Repository.discover(folder).is_bare
     except UserError:
         return False
-    return True
+
+
+def _is_gits_own(folder: str) -> bool:
+    try:
+        repo = Repository.discover(folder)
+    except UserError as error:
+        return error.text.startswith(INSIDE)
+    real = os.path.realpath(folder)
+    return repo.is_bare or f"{real}/".startswith(f"{repo.git_dir}/")
 
 
 def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str]]:
-    """Write what is missing below `folder` and return (written, left alone), both as relative paths."""
+    """Write what is missing below `folder` and return (written, left alone), both as relative paths.
+
+    Raises UserError for what is no folder, or is git's own."""
     if not os.path.isdir(folder):
         raise UserError(f"`{folder}` is not a folder")
+    if _is_gits_own(folder):
+        raise UserError(f"`{folder}` belongs to git: there is no work tree", "go to a clone, or to the work tree")
     name = os.path.basename(os.path.realpath(folder))
     files = {
         "pipeline.toml": (_PIPELINE if example else _EMPTY).format(name=name),

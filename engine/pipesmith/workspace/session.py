@@ -205,11 +205,22 @@ class Session:
         """Return a locked metric at a git revision, None where revision, lock or metric is missing."""
         from pipesmith.workspace.revisions import lockfile_at
 
-        # A place of the work tree has a HEAD of its own before the first commit.
-        of = self.workspace.place
-        lockfile = lockfile_at(self.workspace.home if of is None or of.revision is None else self.workspace, revision)
+        lockfile = lockfile_at(self._compared, revision)
         entry = lockfile.stages.get(stage) if lockfile else None
         return entry.metrics.get(key) if entry else None
+
+    def has_revision(self, revision: str) -> bool:
+        """Return whether there is a git revision for `metric_at`."""
+        from pipesmith.workspace.revisions import is_revision
+
+        return is_revision(self._compared, revision)
+
+    @property
+    def _compared(self) -> Workspace:
+        """The workspace whose revisions count. A place of the work tree has a HEAD of its own before the first
+        commit."""
+        of = self.workspace.place
+        return self.workspace.home if of is None or of.revision is None else self.workspace
 
     def beside(self, path: str) -> list[str]:
         """Return what lies in the folder of a workspace path, none where there is no such folder."""
@@ -239,6 +250,7 @@ class Session:
             within=self.within,
             notebook=notebook_source_id,
             metric_at=self.metric_at,
+            has_revision=self.has_revision,
             beside=self.beside,
         )
         return Judgement(self.pipeline, self.tree, self.lockfile, question, outside)

@@ -26,7 +26,7 @@ def offer_runs(workspace: Workspace, remote: str | None = None) -> Offer:
     chosen = choose_remote(workspace.repo, remote, pushing=True)
     try:
         most = workspace.session().pipeline.snapshot.max_file_bytes
-    except UserError:  # history is shared whatever state pipeline.toml is in
+    except (UserError, OSError):  # history is shared whatever state pipeline.toml is in
         most = Snapshot().max_file_bytes
     return offer(workspace.repo, workspace.run_store, chosen, max_file_bytes=most)
 

@@ -16,8 +16,7 @@ from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import Result
 from pipesmith.verdict.what_if import Forecast, Would, forecast
 from pipesmith.workspace.ignores import refuse_tracked
-from pipesmith.workspace.plan import refuse
-from pipesmith.workspace.preflight import preflight
+from pipesmith.workspace.plan import BuildOptions, refuse, refuse_unrunnable
 from pipesmith.workspace.session import Session, select_stages
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _told(
     wanted = set(upstream(pipeline, select_stages(pipeline, names) if names else pipeline.targets))
     order = tuple(name for name in topological(pipeline) if name in wanted)
     stages = [pipeline.stages[name] for name in order]
-    preflight(session, stages)
+    refuse_unrunnable(session, stages, BuildOptions())
     cached = [out.path for stage in pipeline.stages.values() for out in stage.outputs.values() if out.cache]
     refuse_tracked(session, session.tracked(cached))
     unpinned = _pin_what_is_here(session, stages)

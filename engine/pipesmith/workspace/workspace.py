@@ -60,6 +60,12 @@ class Workspace:
         if not os.path.isdir(start):
             raise UserError(f"`{os.fspath(path)}` is not a folder")
         repo = Repository.discover(start)
+        if repo.is_bare:
+            raise UserError(
+                f"`{repo.top}` is a bare repository: it has no work tree, and this asks for one",
+                "clone it; what needs none is `pipe status --rev REV`, `pipe build --rev REV`, `pipe runs` and "
+                "`pipe hooks run`",
+            )
         folder = _nearest(repo, start)
         if folder is not None:
             return Workspace(repo, folder)
