@@ -17,27 +17,38 @@ from pipesmith.lockfile.model import LockedDep, LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.model import Pipeline, Stage
 from pipesmith.pipeline.reader import read_pipeline
 
-__all__ = ["History", "lay_out_history"]
+__all__ = ["KINDS", "History", "lay_out_history"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """commits: after the first. files: of each stage's source. params_every: how many commits lie between two that
-    change a param in pipeline.toml; 0: none does. lock: whether a changed stage is locked again, nine times of ten."""
+    """commits: after the first. files: of each stage's source. kind: what the commits change, of KINDS."""
 
     stages: int
     commits: int
     files: int = 5
-    params_every: int = 50
-    lock: bool = True
+    kind: str = "all"
 
     def __str__(self) -> str:
         return f"{self.commits:,} commits of {self.stages:,} stages"
 
 
+KINDS = {
+    "all": "sources and locks, now and then pipeline.toml",
+    "sources": "sources alone",
+    "many": "sources of twenty stages each",
+    "pipeline": "pipeline.toml alone",
+    "params": "a params file alone",
+    "locks": "pipe.lock alone",
+    "docs": "nothing that counts",
+    "merges": "sources, on branches that are merged",
+}
+_PARAMS_EVERY = 50
+
+
 def lay_out_history(folder: Path, history: History) -> Path:
     """Write the history into a new repository below `folder`, check its last commit out, return the repository."""
-    repo = folder / f"history-{history.stages}x{history.commits}-{history.files}-{history.params_every}-{history.lock}"
+    repo = folder / f"history-{history.stages}x{history.commits}-{history.files}-{history.kind}"
     shutil.rmtree(repo, ignore_errors=True)
     repo.mkdir(parents=True)
     git = ["git", "-c", "gc.auto=0", "-c", "init.defaultBranch=main"]
@@ -68,10 +79,11 @@ class _Writer:
             + f'outputs = {{ o = "out/s{n}" }}\n'
             for n in range(self._history.stages)
         ]
-        return f"[params]\nseed = 7\nother = {self._seed}\n\n" + "\n".join(tables)
+        head = '[pipeline]\nparams-files = ["params.json"]\n\n' if self._history.kind == "params" else ""
+        return f"{head}[params]\nseed = 7\nother = {self._seed}\n\n" + "\n".join(tables)
 
     def _read(self) -> Pipeline:
-        return read_pipeline(self._text(), files=lambda path: None, default_name="bench")
+        return read_pipeline(self._text(), files=lambda path: b'{"more": 0}\n', default_name="bench")
 
     def _digest(self, name: str) -> Digest:
         hasher = new_hasher("blake3")
@@ -102,35 +114,59 @@ class _Writer:
         found = []
         self._locked = {name: self._lock(stage) for name, stage in self._pipeline.stages.items()}
         changes = {"pipeline.toml": self._text().encode(), ".gitignore": b"/out/\n", "pipe.lock": self._lock_text()}
+        if self._history.kind == "params":
+            changes["params.json"] = b'{"more": 0}\n'
         changes |= {
             f"stages/{name}/{file}": data for name, files in self._files.items() for file, data in files.items()
         }
-        found.append(_commit("first", changes))
+        found.append(_commit("first", changes, mark=1))
         for number in range(1, self._history.commits + 1):
-            found.append(_commit(f"change {number}", self._change(number)))
+            if self._history.kind == "merges" and number % 2 == 0:
+                beside = self._history.commits + 1 + number
+                change = self._change(number)
+                found.append(_commit(f"beside {number}", change, mark=beside, branch="side", base=max(1, number - 1)))
+                found.append(_commit(f"merge {number}", change, mark=number + 1, base=number, merged=beside))
+            else:
+                found.append(_commit(f"change {number}", self._change(number), mark=number + 1))
         return found
 
     def _lock_text(self) -> bytes:
         return render(Lockfile(stages=self._locked)).encode()
 
     def _change(self, number: int) -> dict[str, bytes]:
-        every = self._history.params_every
-        if every and number % every == 0:
+        kind = self._history.kind
+        if kind == "docs":
+            return {"README.md": b"change %d\n" % number}
+        if kind == "params":
+            return {"params.json": b'{"more": %d}\n' % number}
+        if kind == "pipeline" or (kind == "all" and number % _PARAMS_EVERY == 0):
             self._seed += 1
             return {"pipeline.toml": self._text().encode()}
-        name = f"s{int(sha1(str(number).encode()).hexdigest(), 16) % self._history.stages}"
-        file = f"f{number % self._history.files}.py"
-        data = f"change {number}\n".encode()
-        self._files[name][file] = data
-        changes = {f"stages/{name}/{file}": data}
-        if self._history.lock and number % 10:
-            self._locked[name] = replace(self._lock(self._pipeline.stages[name]))
-            changes["pipe.lock"] = self._lock_text()
+        chosen = int(sha1(str(number).encode()).hexdigest(), 16) % self._history.stages
+        if kind == "locks":
+            name = f"s{chosen}"
+            out = LockedOut(name="o", path=f"out/{name}", digest=self._digest(f"{name} {number}"))
+            self._locked[name] = replace(self._locked[name], outs=(out,))
+            return {"pipe.lock": self._lock_text()}
+        changes = {}
+        for name in [f"s{(chosen + more) % self._history.stages}" for more in range(20 if kind == "many" else 1)]:
+            file = f"f{number % self._history.files}.py"
+            data = f"change {number}\n".encode()
+            self._files[name][file] = data
+            changes[f"stages/{name}/{file}"] = data
+            if kind == "all" and number % 10:
+                self._locked[name] = self._lock(self._pipeline.stages[name])
+                changes["pipe.lock"] = self._lock_text()
         return changes
 
 
-def _commit(subject: str, changes: dict[str, bytes]) -> bytes:
-    parts = [b"commit refs/heads/main\ncommitter bench <bench@example.com> 1700000000 +0000\n", _data(subject.encode())]
+def _commit(
+    subject: str, changes: dict[str, bytes], *, mark: int, branch: str = "main", base: int = 0, merged: int = 0
+) -> bytes:
+    head = f"commit refs/heads/{branch}\nmark :{mark}\ncommitter bench <bench@example.com> 1700000000 +0000\n"
+    parts = [head.encode(), _data(subject.encode())]
+    parts += [f"from :{base}\n".encode()] if base else []
+    parts += [f"merge :{merged}\n".encode()] if merged else []
     parts += [b"M 100644 inline %s\n%s" % (path.encode(), _data(data)) for path, data in changes.items()]
     return b"".join(parts) + b"\n"
 

@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.containers import Load, bytes_sent, daemons, results_back, sending, trivial_stage
 from bench.graphs import Shape, commit
-from bench.histories import History, lay_out_history
+from bench.histories import KINDS, History, lay_out_history
 from bench.measure import Command, Figures, alternate, environment, run_once
 from bench.tools import Tools
 
@@ -299,23 +299,9 @@ def _peer(tools: Tools, sizes: Sizes, shape: Shape) -> Iterator[Row]:
 
 
 def _ranges(tools: Tools, sizes: Sizes) -> Iterator[Row]:
-    """Commits judged without checking them out: a long range, and one."""
-    long = lay_out_history(tools.work, History(stages=100, commits=sizes.commits))
-    span = "main~" + str(sizes.commits) + "..main"
-    commands = {
-        "pipe": Command(args=[tools.pipe, "status", "--rev", span], cwd=long),
-        "log": Command(args=["git", "log", "--stat", span], cwd=long),
-    }
-    found = alternate(commands, rounds=max(3, sizes.rounds // 2))
-    shutil.rmtree(long)
-    yield Row(
-        what=f"`pipe status --rev A..B`, {sizes.commits:,} commits of 100 stages / `git log --stat A..B`",
-        value=found["pipe"].ratio(found["log"]),
-        unit="×",
-        bound=3,
-        aim=1.5,
-        detail=_ms(**found),
-    )
+    """Commits judged without checking them out: long ranges of every kind, and one."""
+    for kind, what in KINDS.items():
+        yield from _range(tools, sizes, kind, what)
     wide = lay_out_history(tools.work, History(stages=100, commits=10, files=100))
     commands = {
         "pipe": Command(args=[tools.pipe, "status", "--rev", "HEAD", "--check"], cwd=wide, good=(0, 1)),
@@ -331,6 +317,31 @@ def _ranges(tools: Tools, sizes: Sizes) -> Iterator[Row]:
         aim=3,
         detail=_ms(**found),
     )
+
+
+def _range(tools: Tools, sizes: Sizes, kind: str, what: str) -> Iterator[Row]:
+    """A range that was never asked about, and once more."""
+    long = lay_out_history(tools.work, History(stages=100, commits=sizes.commits, kind=kind))
+    root = subprocess.run(["git", "rev-list", "--max-parents=0", "main"], cwd=long, capture_output=True, check=True)
+    span = f"{root.stdout.decode().strip()}..main"
+    told = Command(args=[tools.pipe, "status", "--rev", span], cwd=long)
+    commands = {
+        "pipe": replace(told, before=lambda: shutil.rmtree(long / ".git/pipe", ignore_errors=True)),
+        "again": told,
+        "log": Command(args=["git", "log", "--stat", span], cwd=long),
+    }
+    found = alternate(commands, rounds=max(3, sizes.rounds // 2))
+    shutil.rmtree(long)
+    for name, how in (("pipe", "first time"), ("again", "once more")):
+        yield Row(
+            what=f"`pipe status --rev A..B`, {sizes.commits:,} commits of 100 stages that change {what}, {how} / "
+            "`git log --stat A..B`",
+            value=found[name].ratio(found["log"]),
+            unit="×",
+            bound=3,
+            aim=1.5,
+            detail=_ms(**found),
+        )
 
 
 def _push(tools: Tools, sizes: Sizes) -> Iterator[Row]:
@@ -351,14 +362,27 @@ def _push(tools: Tools, sizes: Sizes) -> Iterator[Row]:
         lines.write_text(told())
 
     gate = ["/bin/sh", "-c", f'exec "{tools.pipe}" hooks run pre-push origin url < "{lines}"']
+    clone = tools.work / "fresh-clone"
+
+    def fresh() -> None:
+        shutil.rmtree(clone, ignore_errors=True)
+        subprocess.run(["git", "clone", "-q", str(repo), str(clone)], check=True)
+
+    fresh()
     commands = {
         "pipe": Command(args=gate, cwd=repo, before=change),
         "again": Command(args=gate, cwd=repo),
+        "first": Command(args=gate, cwd=clone, before=fresh),
         "git": tools.command("git", repo),
     }
     found = alternate(commands, rounds=sizes.rounds)
     shutil.rmtree(repo)
-    for name, what in (("pipe", "a new commit is pushed"), ("again", "a commit is pushed once more")):
+    shutil.rmtree(clone)
+    for name, what in (
+        ("pipe", "a new commit is pushed"),
+        ("again", "a commit is pushed once more"),
+        ("first", "a fresh clone's first push"),
+    ):
         value = found[name].ratio(found["git"])
         yield Row(what=f"{what}, {shape} / `git status`", value=value, unit="×", bound=5, aim=3, detail=_ms(**found))
 

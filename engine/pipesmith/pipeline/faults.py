@@ -33,6 +33,10 @@ class Faults:
         self._positions: dict[Path, int] | None = None
         self.params_lost = False
 
+    @property
+    def any(self) -> bool:
+        return bool(self._found or self._others)
+
     def add(self, path: Path, text: str, help: str | None = None) -> None:
         """Add a fault of the key at `path`, once."""
         self._found[path, text, help] = None

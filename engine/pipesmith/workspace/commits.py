@@ -8,7 +8,7 @@ commit a stage is judged again exactly when something of it differs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from pipesmith.digest import Digest
@@ -22,6 +22,7 @@ from pipesmith.git.tree_diffs import ABSENT, TreeChange, TreeDiffs
 from pipesmith.lockfile.history import LockHistory
 from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.graph import order
+from pipesmith.pipeline.history import PipelineHistory
 from pipesmith.pipeline.model import Environment, OriginKind, Pipeline, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.records import field, record, replace
@@ -76,7 +77,8 @@ class Looked:
 @record(frozen=False)
 class _Seen:
     """The commit that was judged last. top: tree id of the workspace's folder. readers: stage to those that read what
-    it makes. looks_back: whether a stage is compared with another revision."""
+    it makes. by_param: param to the stages that it counts for. looks_back: whether a stage is compared with another
+    revision."""
 
     top: str
     rules: PipeIgnore | None
@@ -84,6 +86,7 @@ class _Seen:
     excluded: frozenset[str]
     order: tuple[str, ...]
     readers: dict[str, list[str]]
+    by_param: dict[str, list[str]]
     looks_back: bool
     lockfile: Lockfile
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -103,7 +106,9 @@ class Commits:
         self._locks = LockHistory(workspace.state)
         self._lockfiles: dict[str, Lockfile | None] = {}  # of revisions that `expect` names
         self._revisions: dict[str, bool] = {}  # and whether they are some
-        self._pipelines: dict[str, list[tuple[dict[str, bytes | None], Pipeline]]] = {}  # text to (files, pipeline)
+        self._pipelines: dict[str, _SameText] = {}
+        self._past = PipelineHistory()
+        self._read_once = False
         self._concern = Concern()
         self.places: dict[str, tuple[str, str]] = {}  # of the commit judged last: what lies at some paths
         self._tops: dict[str, str] = {}  # of a commit's tree, the tree of the workspace's folder
@@ -180,26 +185,34 @@ class Commits:
             text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError as error:
             raise ConfigError([Finding(file=shown, text=f"is not UTF-8: {error.reason}")]) from None
-        for files, known in self._pipelines.get(text, ()):
-            if all(tree.read(path) == content for path, content in files.items()):
-                return known
+        known = self._pipelines.get(text)
+        if known is None:
+            known = self._pipelines[text] = _SameText()
+        found = known.find(tree.read)
+        if found is not None:
+            return found
         asked: dict[str, bytes | None] = {}
 
         def noted(path: str) -> bytes | None:
             asked[path] = tree.read(path)
             return asked[path]
 
+        found = self._past.read(text, noted, shown)
+        if found is None:
+            asked.clear()
+            found = self._read(text, noted, shown)
+            self._past.take(text, asked, found)
+        known.add(asked, found)
+        self._read_once = True
+        return found
+
+    def _read(self, text: str, files: Callable[[str], bytes | None], shown: str) -> Pipeline:
         root = self._workspace.root
-        if self._pipelines:
-            # One a process is worth remembering for others.
+        if self._read_once:  # one a process is worth remembering for others
             from pipesmith.pipeline.reader import read_pipeline
 
-            found = read_pipeline(text, files=noted, default_name=os.path.basename(root), file=shown)
-        else:
-            state = self._workspace.state
-            found = read(text, root=root, files=noted, overrides={}, environ={}, state=state, file=shown)
-        self._pipelines.setdefault(text, []).append((asked, found))
-        return found
+            return read_pipeline(text, files=files, default_name=os.path.basename(root), file=shown)
+        return read(text, root=root, files=files, overrides={}, environ={}, state=self._workspace.state, file=shown)
 
     def lockfile(self, tree: Revision, commit: str) -> Lockfile:
         """Return the lockfile at a commit. Tables that did not change are the same objects."""
@@ -303,6 +316,28 @@ class Commits:
         return found
 
 
+class _SameText:
+    """The pipelines that one text is, by the files that it was read with."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[tuple[str, ...], dict[tuple[bytes | None, ...], Pipeline]]] = []
+
+    def find(self, files: Callable[[str], bytes | None]) -> Pipeline | None:
+        for paths, known in self._known:
+            found = known.get(tuple(map(files, paths)))
+            if found is not None:
+                return found
+        return None
+
+    def add(self, asked: Mapping[str, bytes | None], pipeline: Pipeline) -> None:
+        paths = tuple(asked)
+        group = next((known for named, known in self._known if named == paths), None)
+        if group is None:
+            group = {}
+            self._known.append((paths, group))
+        group[tuple(asked.values())] = pipeline
+
+
 class _Step:
     """From the commit judged last, if any, to another one."""
 
@@ -329,7 +364,7 @@ class _Step:
             self._compare_locks(self.before.lockfile, now)
         if self.before is None or self.everything:
             self.touched = set(now.order)
-        elif now.pipeline is self.before.pipeline:
+        elif now.pipeline.stages is self.before.pipeline.stages:
             now.verdicts, now.results = self.before.verdicts, self.before.results
         else:
             for name in self.before.verdicts:
@@ -400,6 +435,11 @@ class _Step:
         if old.excluded != new.excluded or before.cache.hash != now.cache.hash:
             self.everything = True
             return
+        if before.stages is now.stages:
+            for key, names in new.by_param.items():
+                if stage_text(lookup(before.params, key)) != stage_text(lookup(now.params, key)):
+                    self.touched.update(names)
+            return
         for name, stage in now.stages.items():
             known = before.stages.get(name)
             if known is None or _meaning(before, known) != _meaning(now, stage):
@@ -433,11 +473,12 @@ class _Step:
         else:
             lockfile = self._noted(_LOCK, self.commits.lockfile)
         self.touched -= {_PIPELINE, _LOCK}
-        if before is not None and pipeline is before.pipeline:
+        if before is not None and pipeline.stages is before.pipeline.stages:
             excluded, ordered, readers = before.excluded, before.order, before.readers
-            looks_back = before.looks_back
+            by_param, looks_back = before.by_param, before.looks_back
         else:
             excluded, ordered, readers = pipeline.output_paths, order(pipeline), _readers(pipeline)
+            by_param = _by_param(pipeline)
             looks_back = any(each.vs for stage in pipeline.stages.values() for each in stage.expect)
         return _Seen(
             top=self.tree.top,
@@ -446,6 +487,7 @@ class _Step:
             excluded=excluded,
             order=ordered,
             readers=readers,
+            by_param=by_param,
             looks_back=looks_back,
             lockfile=lockfile,
         )
@@ -578,6 +620,15 @@ class Beside:
 
     def within(self, digest: Digest, inner: str, path: str) -> Digest | None:
         return self.tree.within(digest, path)
+
+
+def _by_param(pipeline: Pipeline) -> dict[str, list[str]]:
+    """Return the params that count, and for which stages."""
+    found: dict[str, list[str]] = {}
+    for name, stage in pipeline.stages.items():
+        for key in stage.params:
+            found.setdefault(key, []).append(name)
+    return found
 
 
 def _meaning(pipeline: Pipeline, stage: Stage) -> tuple[object, ...]:
