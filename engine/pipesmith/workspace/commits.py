@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from pipesmith.digest import Digest
@@ -22,7 +23,6 @@ from pipesmith.git.tree_diffs import ABSENT, TreeChange, TreeDiffs
 from pipesmith.lockfile.history import LockHistory
 from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.graph import order
-from pipesmith.pipeline.history import PipelineHistory
 from pipesmith.pipeline.model import Environment, OriginKind, Pipeline, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.records import field, record, replace
@@ -34,6 +34,7 @@ from pipesmith.workspace.reading import read
 
 if TYPE_CHECKING:
     from pipesmith.fingerprint.pipeignore import PipeIgnore
+    from pipesmith.pipeline.history import PipelineHistory
     from pipesmith.workspace.workspace import Workspace
 
 __all__ = ["Beside", "Commits", "Judged", "Looked", "NoPipeline"]
@@ -107,8 +108,7 @@ class Commits:
         self._lockfiles: dict[str, Lockfile | None] = {}  # of revisions that `expect` names
         self._revisions: dict[str, bool] = {}  # and whether they are some
         self._pipelines: dict[str, _SameText] = {}
-        self._past = PipelineHistory()
-        self._read_once = False
+        self._first: tuple[str, dict[str, bytes | None], Pipeline] | None = None  # that was read
         self._concern = Concern()
         self.places: dict[str, tuple[str, str]] = {}  # of the commit judged last: what lies at some paths
         self._tops: dict[str, str] = {}  # of a commit's tree, the tree of the workspace's folder
@@ -197,22 +197,30 @@ class Commits:
             asked[path] = tree.read(path)
             return asked[path]
 
-        found = self._past.read(text, noted, shown)
-        if found is None:
-            asked.clear()
-            found = self._read(text, noted, shown)
-            self._past.take(text, asked, found)
+        root = self._workspace.root
+        if self._first is None:  # one a process is worth remembering for others
+            state = self._workspace.state
+            found = read(text, root=root, files=noted, overrides={}, environ={}, state=state, file=shown)
+            self._first = (text, asked, found)
+        else:
+            found = self._past.read(text, noted, shown)
+            if found is None:
+                from pipesmith.pipeline.reader import read_pipeline
+
+                asked.clear()
+                found = read_pipeline(text, files=noted, default_name=os.path.basename(root), file=shown)
+                self._past.take(text, asked, found)
         known.add(asked, found)
-        self._read_once = True
         return found
 
-    def _read(self, text: str, files: Callable[[str], bytes | None], shown: str) -> Pipeline:
-        root = self._workspace.root
-        if self._read_once:  # one a process is worth remembering for others
-            from pipesmith.pipeline.reader import read_pipeline
+    @cached_property
+    def _past(self) -> PipelineHistory:
+        from pipesmith.pipeline import history
 
-            return read_pipeline(text, files=files, default_name=os.path.basename(root), file=shown)
-        return read(text, root=root, files=files, overrides={}, environ={}, state=self._workspace.state, file=shown)
+        past = history.PipelineHistory()
+        if self._first is not None:
+            past.take(*self._first)
+        return past
 
     def lockfile(self, tree: Revision, commit: str) -> Lockfile:
         """Return the lockfile at a commit. Tables that did not change are the same objects."""
