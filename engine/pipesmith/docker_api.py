@@ -198,6 +198,7 @@ class DockerApi:
         self._file = io.BufferedReader(self._link.socket.makefile("rb", 0), 1 << 16)
         self._kept = True  # whether another request may follow on it
         self._busy = False  # whether an answer is being read
+        self._used = False  # whether anything was answered on it
 
     @property
     def is_good(self) -> bool:
@@ -388,11 +389,18 @@ class DockerApi:
             lines.append(f"Content-Length: {len(whole)}")
         else:
             lines += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
-        self._link.socket.settimeout(timeout_s)
-        whole_sent = self._send("\r\n".join([*lines, "", ""]).encode() + whole)
-        if whole_sent and chunks is not None and not isinstance(chunks, bytes):
-            self._send_chunks(chunks)
-        answer = self._head(bodiless=method == "HEAD")
+        request = "\r\n".join([*lines, "", ""]).encode() + whole
+        streamed = None if chunks is None or isinstance(chunks, bytes) else chunks
+        try:
+            answer = self._answered(method, request, streamed, timeout_s)
+        except ConnectionLost:
+            if not self._used or method not in ("GET", "HEAD"):
+                raise
+            self.close()  # most likely it was closed for having been idle, and the request was never read
+            self._open()
+            self._busy = True
+            answer = self._answered(method, request, streamed, timeout_s)
+        self._used = True
         if answer.status >= 400:
             data = self._drain(answer)
             try:
@@ -401,6 +409,14 @@ class DockerApi:
                 text = data.decode("utf-8", "replace")
             raise DaemonAnswer(answer.status, " ".join(text.split()) or f"status {answer.status}")
         return answer
+
+    def _answered(
+        self, method: str, request: bytes, streamed: Iterable[bytes] | None, timeout_s: float | None
+    ) -> _Answer:
+        self._link.socket.settimeout(timeout_s)
+        if self._send(request) and streamed is not None:
+            self._send_chunks(streamed)
+        return self._head(bodiless=method == "HEAD")
 
     def _send(self, data: bytes) -> bool:
         """Send all of it; False where the daemon does not take it: it may have said why before it closed."""

@@ -7,6 +7,7 @@ and known_hosts hold); without one what the `docker` command uses: DOCKER_HOST, 
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -267,13 +268,14 @@ def _address_of_the_command(compute: str) -> Address:
 
 
 def _has_context() -> bool:
-    """Return whether the `docker` command's settings name a context."""
+    """Return whether the `docker` command's settings name a context other than its default."""
     folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
     try:
         with open(os.path.join(folder, "config.json"), "rb") as file:
-            return b'"currentContext"' in file.read()
-    except OSError:
+            settings = json.load(file)
+    except (OSError, ValueError):
         return False
+    return isinstance(settings, dict) and settings.get("currentContext") not in (None, "", "default")
 
 
 def _as_the_command_does(docker: Any) -> dict[str, Any]:
