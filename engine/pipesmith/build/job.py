@@ -230,7 +230,7 @@ class StageJob:
                 remove(scratch)
                 continue
             outcome.error = _failure(result, stage)
-            outcome.help = missing_file_hint(build, stage, result.tail)
+            outcome.help = result.help or missing_file_hint(build, stage, result.tail)
             self._keep_failed(scratch)
 
     def _tell_overuse(self, outcome: Outcome, result: JobResult) -> None:

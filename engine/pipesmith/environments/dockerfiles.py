@@ -1,8 +1,8 @@
 """Building the image of a Dockerfile: by BuildKit where it is there, else by the daemon's classic builder.
 
 The daemon's API speaks to BuildKit only through a session that the client holds open, which the Python package does not
-do. The `docker` command does: one that can (any before 23, or one with the plugin buildx) is given the context as a tar
-stream, for whatever daemon. DOCKER_BUILDKIT=0 turns that off, as it does for the command itself.
+do. The `docker` command does: one that can (any before 23, or one with the plugin buildx) is given the context, for
+whatever daemon. DOCKER_BUILDKIT=0 turns that off, as it does for the command itself.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipesmith.docker_client import Daemon, answer
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.pipeline.model import Environment
-from pipesmith.tars import Parcel, pack
 
 __all__ = ["build_dockerfile", "buildkit_command", "words"]
 
@@ -32,17 +31,22 @@ def build_dockerfile(
     daemon: Daemon,
     environment: Environment,
     name: str,
-    parcels: Sequence[Parcel],
+    context: Sequence[tuple[str, str]],
     labels: Mapping[str, str],
 ) -> None:
-    """Build an image on a daemon and give it a name. parcels: the context. Raises EnvironmentFailure with the builder's
-    own words."""
+    """Build an image on a daemon and give it a name. context: (absolute origin, path in its folder) of its files, less
+    what a `.dockerignore` among them leaves out. Raises EnvironmentFailure with the builder's own words."""
     file = os.path.basename(environment.dockerfile or "")
     command = buildkit_command()
-    if command is None:
-        failure = _classic(client, file, name, parcels, labels)
-    else:
-        failure = _buildkit([*command, *daemon.flags()], file, name, parcels, labels)
+    with tempfile.TemporaryDirectory(prefix="pipe-context-") as folder:
+        for origin, path in context:
+            place = os.path.join(folder, path)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            shutil.copy2(origin, place, follow_symlinks=False)
+        if command is None:
+            failure = _classic(client, file, name, folder, labels)
+        else:
+            failure = _buildkit([*command, *daemon.flags()], file, name, folder, labels)
     if failure is not None:
         raise EnvironmentFailure(
             f"the image of `{environment.dockerfile}` can't be built on {daemon.title}: {failure}",
@@ -73,33 +77,22 @@ def _said(command: list[str]) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _buildkit(
-    command: list[str], file: str, name: str, parcels: Sequence[Parcel], labels: Mapping[str, str]
-) -> str | None:
+def _buildkit(command: list[str], file: str, name: str, folder: str, labels: Mapping[str, str]) -> str | None:
     """Build by the `docker` command; return what went wrong. In a session of its own, so that it goes on for the next
     build where this one is interrupted."""
     marks = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    with tempfile.TemporaryFile(prefix="pipe-context-") as context:
-        for chunk in pack(parcels, 0, 0):
-            context.write(chunk)
-        context.seek(0)
-        done = subprocess.run(
-            [*command, "build", "--progress", "plain", "--file", file, "--tag", name, *marks, "-"],
-            stdin=context,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={
-                **os.environ,
-                "DOCKER_BUILDKIT": "1",
-                "BUILDX_BUILDER": "default",
-                "BUILDKIT_COLORS": "",
-                "NO_COLOR": "1",
-            },
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            check=False,
-        )
+    settings = {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "default", "BUILDKIT_COLORS": "", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [*command, "build", "--progress", "plain", "--file", os.path.join(folder, file), "--tag", name, *marks, folder],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **settings},
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        check=False,
+    )
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
@@ -109,18 +102,10 @@ def _buildkit(
     return _with_output(what, printed)
 
 
-def _classic(client: Any, file: str, name: str, parcels: Sequence[Parcel], labels: Mapping[str, str]) -> str | None:
+def _classic(client: Any, file: str, name: str, folder: str, labels: Mapping[str, str]) -> str | None:
     """Build by the daemon's classic builder; return what went wrong."""
     try:
-        client.images.build(
-            fileobj=_Stream(pack(parcels, 0, 0)),
-            custom_context=True,
-            dockerfile=file,
-            tag=name,
-            rm=True,
-            forcerm=True,
-            labels=dict(labels),
-        )
+        client.images.build(path=folder, dockerfile=file, tag=name, rm=True, forcerm=True, labels=dict(labels))
     except Exception as error:
         if type(error).__module__ != "docker.errors":
             raise
@@ -135,16 +120,6 @@ def _with_output(what: str, printed: Sequence[str]) -> str:
     """Return what went wrong, with the last lines that the failed step printed."""
     last = " / ".join(printed[-_LAST_LINES:])
     return f"{what} ({last[:300]})" if last and last not in what else what
-
-
-class _Stream:
-    """Chunks as the file that the package wants."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
 
 
 def words(error: Exception) -> str:

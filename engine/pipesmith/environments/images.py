@@ -126,13 +126,12 @@ class Images:
 
         digest: what stands for it in fingerprints. context: (absolute origin, path in its folder) of its files."""
         name = dockerfile_tag(environment, digest, daemon.info().architecture)
-        parcels = [Parcel(origin, path) for origin, path in context]
         labels = {_LABEL: digest}
 
         def make(client: Any) -> None:
             text = f"building the image of `{environment.dockerfile}` on {daemon.title}"
             with self._making(environment.name, daemon.title, "built", text):
-                build_dockerfile(client, daemon, environment, name, parcels, labels)
+                build_dockerfile(client, daemon, environment, name, context, labels)
 
         return self._have(daemon, environment, name, make)
 

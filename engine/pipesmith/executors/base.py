@@ -134,8 +134,8 @@ class Usage:
 @record
 class JobResult:
     """exit_code: 0-255, or None when ended by `signal`. root: absolute folder in which the outputs lie at their paths.
-    problem: one line when the job could not be started or was ended from outside, else None. gpu: of GPUs that the
-    executor chose itself."""
+    problem: one line when the job could not be started or was ended from outside, else None; help: what to do about it.
+    gpu: of GPUs that the executor chose itself."""
 
     exit_code: int | None
     root: str
@@ -144,6 +144,7 @@ class JobResult:
     cancelled: bool = False
     out_of_memory: bool = False
     problem: str | None = None
+    help: str | None = None
     usage: Usage = field(default_factory=Usage)
     gpu: GpuUsage | None = None
     tail: tuple[str, ...] = ()  # last lines of output, masked

@@ -106,7 +106,7 @@ class DockerAttempt:
                 self._executor.said(error.text)
             told = {"problem": error.text, "cancelled": self._cancelled.is_set()}
         except PipeError as error:
-            told = {"problem": error.headline}
+            told = {"problem": error.headline, "help": error.help}
         except Exception as error:
             told = {"problem": self._refusal(error) or _fault(error)}
         finally:
@@ -124,6 +124,7 @@ class DockerAttempt:
                 cancelled=told.get("cancelled", False),
                 out_of_memory=told.get("out_of_memory", False),
                 problem=told.get("problem") or self._problem(told, tail),
+                help=told.get("help"),
                 usage=Usage(
                     wall_s=time.monotonic() - self._began,
                     cpu_s=used.cpu_s if used is not None else 0.0,

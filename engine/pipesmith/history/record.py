@@ -170,12 +170,17 @@ def message_of(record: RunRecord, body: Mapping[str, Any] | None = None) -> str:
     if record.message:
         lines += ["", record.message]
     if record.stages:
-        lines.append("")
+        lines += ["", *(_cold_line(each) for each in record.environments)]
         width = max(len(stage.name) for stage in record.stages)
         lines += [_line(stage, width) for stage in record.stages]
     text = json.dumps(record.as_json() if body is None else body, sort_keys=True, allow_nan=False)
     lines += ["", f"{_MARK}{text}"]
     return "\n".join(lines) + "\n"
+
+
+def _cold_line(cold: EnvironmentRecord) -> str:
+    where = f", {cold.where}" if cold.where else ""
+    return f"environment {cold.name}{where}  {cold.how}  {cold.end - cold.start:.1f} s"
 
 
 def _line(stage: StageRecord, width: int) -> str:

@@ -81,13 +81,20 @@ def test_a_dockerfile_is_built_by_buildkit_where_it_is_there(repo, docker_place,
     repo.env["PATH"] = f"{tools}:{repo.env['PATH']}"
     if kind == "classic":
         repo.env["DOCKER_BUILDKIT"] = "0"
-    of_a_dockerfile(repo, docker_place, f"RUN --mount=type=cache,target=/kept echo {word} > /word.txt")
+    repo.write("env/.dockerignore", "private.txt\n")
+    repo.write("env/private.txt", "private\n")
+    lines = ("COPY . /all", f"RUN test ! -e /all/private.txt && echo {word} > /word.txt")
+    if kind == "classic":  # what it refuses, first
+        of_a_dockerfile(repo, docker_place, "RUN --mount=type=cache,target=/kept true")
+        pipeline(docker_place, STAGE)
+        refused = repo.pipe("build", check=False)
+        assert refused.returncode == 1 and "BuildKit" in refused.stdout
+        of_a_dockerfile(repo, docker_place, *lines)
+    else:
+        of_a_dockerfile(repo, docker_place, "RUN --mount=type=cache,target=/kept true", *lines)
     pipeline(docker_place, STAGE)
-    result = repo.pipe("build", check=False)
-    if kind == "classic":
-        assert result.returncode == 1 and "BuildKit" in result.stdout
-        return
-    assert result.returncode == 0 and repo.read("o") == f"{word}\n"
+    repo.pipe("build")
+    assert repo.read("o") == f"{word}\n"
     assert made(repo) == [("tools", "built")]
     repo.pipe("build", "--force")
     assert made(repo) == []
@@ -194,3 +201,16 @@ def test_what_is_no_name_of_an_image(repo, docker_place, pipeline):
     assert (
         "environment.tools.image: environment `tools`: the image `no name` is neither in its registry" in result.stderr
     )
+
+
+def test_a_base_with_another_python_is_told(repo, docker_place, pipeline, index_of_curated):
+    """With the line that asks for it and what to write, as the failure of the stage that needs it."""
+    table = f'packages = ["numpy"]\npython = "3.9"\nbase = "{IMAGE}"'
+    docker_place.toml = docker_place.toml.replace(f'image = "{IMAGE}"', table)
+    pipeline(docker_place, STAGE)
+    line = repo.read("pipeline.toml").split("packages", 1)[0].count("\n") + 1
+    failed = repo.pipe("build", check=False)
+    assert failed.returncode == 1 and made(repo) == [("tools", "failed")]
+    assert f"pipeline.toml:{line}: environment.tools.packages: environment `tools` asks for Python 3.9" in failed.stdout
+    assert f'help: write `python = "{PYTHON}"`' in failed.stdout
+    assert "environment tools, `where`" in repo.git("log", "-1", "--format=%B", "--glob=refs/pipe/runs/*")
