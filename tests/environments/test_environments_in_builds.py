@@ -219,7 +219,8 @@ def test_a_cold_environment_is_a_line_of_its_own(project: Repo) -> None:
     record = project.pipe("show", "--json").json()
     (cold,) = record["environments"]
     assert (cold["name"], cold["where"], cold["how"]) == ("e", "", "built") and cold["end"] > cold["start"]
-    assert all(stage["start"] >= cold["end"] - 0.5 for stage in record["stages"])
+    took = cold["end"] - cold["start"]
+    assert any(stage["start"] - record["time"] > took - 0.001 for stage in record["stages"])
     assert "built     environment e  " in project.pipe("show").stdout
     project.pipe("build", "--force")
     assert "environments" not in project.pipe("show", "--json").json()

@@ -213,4 +213,4 @@ def test_a_base_with_another_python_is_told(repo, docker_place, pipeline, index_
     assert failed.returncode == 1 and made(repo) == [("tools", "failed")]
     assert f"pipeline.toml:{line}: environment.tools.packages: environment `tools` asks for Python 3.9" in failed.stdout
     assert f'help: write `python = "{PYTHON}"`' in failed.stdout
-    assert "environment tools, `where`" in repo.git("log", "-1", "--format=%B", "--glob=refs/pipe/runs/*")
+    assert "environment tools, `where`" in repo.git("log", "-1", "--format=%B", "--glob=refs/pipe/runs/*").stdout
