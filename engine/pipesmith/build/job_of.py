@@ -37,10 +37,16 @@ def job_of(
     keep: KeepFolder,
     live: LiveLog,
     last: bool,
+    interactive: bool = False,
 ) -> Job:
     """Return the job of one try. far: the executor sees none of this machine's files. key: the stage's fingerprint.
-    scratch, tmpdir: folders of this try. live: what it logs through the SDK goes there. last: no other try follows."""
-    given = _far(build, stage, tmpdir, keep, live) if far else _near(build, stage, tmpdir, keep, live, gpus)
+    scratch, tmpdir: folders of this try. live: what it logs through the SDK goes there. last: no other try follows.
+    interactive: a person sits at it, who drops no `keep` folder of another fingerprint."""
+    given = (
+        _far(build, stage, tmpdir, keep, live, sweep=not interactive)
+        if far
+        else _near(build, stage, tmpdir, keep, live, gpus)
+    )
     variables, mounts, sides = given
     layout = layout_of(build, stage)
     return Job(
@@ -66,6 +72,7 @@ def job_of(
         image=stage.environment if far else None,
         sides=sides,
         last=last,
+        interactive=interactive,
     )
 
 
@@ -89,10 +96,10 @@ def _near(
     return variables, kept, ()
 
 
-def _far(build: BuildContext, stage: Stage, tmpdir: str, keep: KeepFolder, live: LiveLog) -> _Given:
+def _far(build: BuildContext, stage: Stage, tmpdir: str, keep: KeepFolder, live: LiveLog, *, sweep: bool) -> _Given:
     """Return the variables of a stage on a far side, and what it has there beside its workspace."""
     names = {name: f"{FAR_SIDE}/{name}" for name in ("context.json", "sdk", "log.jsonl", "files", "keep")}
-    kept = keep.folder()
+    kept = keep.folder(sweep=sweep)
     context = write_context(
         build, stage, tmpdir, live_log=names["log.jsonl"], artifacts=names["files"], workspace=FAR_WORKSPACE
     )

@@ -1,5 +1,5 @@
-"""A shell in a stage's sandbox, with its environment: what the stage would see. Nothing that it makes is kept, but in
-the stage's `keep` folder."""
+"""A shell in a stage's sandbox, with its environment: what the stage would see; of a stage that runs in a container, in
+one. Nothing that it makes is kept, but in the stage's `keep` folder."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Job:
     that leaves the executor. node: the one of its compute's that was found to have room for it. key: its fingerprint,
     by which a far side knows it again. image: the environment that a container is made of. sides: for a far side alone;
     its `env` speaks of FAR_WORKSPACE and FAR_SIDE then. last: no other try follows, so that a person may look at the
-    sandbox of this one when it has failed."""
+    sandbox of this one when it has failed. interactive: a person sits at it."""
 
     run: str
     stage: str
@@ -120,6 +120,7 @@ class Job:
     image: str | None = None
     sides: tuple[Side, ...] = ()
     last: bool = True
+    interactive: bool = False
 
 
 @record

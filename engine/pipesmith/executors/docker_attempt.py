@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.docker_api import DaemonAnswer, DockerApi
@@ -206,6 +207,19 @@ class DockerAttempt:
             elif not self._lost:  # another try may want its name
                 _drop(daemon, container)
 
+    @contextmanager
+    def prepared(self, daemon: Daemon, gpus: tuple[str, ...]) -> Iterator[str]:
+        """Give a container with all that the job is given, for others to start; it is removed at the end."""
+        with daemon.api() as api:
+            container = self._made(api, daemon, gpus)
+        try:
+            with daemon.api() as api:
+                self._fill(api, container)
+            yield container
+            ContainerResults(daemon=daemon, container=container, job=self._job, stop=lambda: False).bring_sides()
+        finally:
+            _drop(daemon, container)
+
     def _followed(self, daemon: Daemon, container: str, output: ContainerOutput) -> dict[str, Any]:
         """Wait for the end of a container that runs, and bring back what it made."""
         live = LiveSides(container, self._job.sides)
@@ -355,7 +369,9 @@ class DockerAttempt:
             limits["Memory"] = limits["MemorySwap"] = job.memory_bytes
         if gpus:
             limits["DeviceRequests"] = [{"DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]
+        terminal = {"AttachStdin": True, "OpenStdin": True, "StdinOnce": True, "Tty": os.isatty(0)}
         return {
+            **(terminal if job.interactive else {}),
             "Image": image,
             "Cmd": list(job.argv),
             "Entrypoint": [],

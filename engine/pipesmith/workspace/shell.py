@@ -60,7 +60,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     if layout_problems:
         raise UserError(f"input `{layout_problems[0]}` is not there", f"run `pipe build --upstream-only {stage_name}`")
     session.cold.tell(notice)
-    local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
+    session.computes.said = notice
     build = BuildContext(
         repo=workspace.repo,
         root=workspace.root,
@@ -83,12 +83,76 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{os.urandom(8).hex()}")
     make_folders(scratch)
     tmpdir = tempfile.mkdtemp(prefix="pipe-")
+    if not command:
+        notice(f"the sandbox of `{stage_name}`; leave it with `exit`, nothing that it makes is kept")
+    try:
+        if pipeline.computes[stage.compute].kind == "docker":
+            return _in_a_container(session, build, stage, command, judgement.judge(stage), scratch, tmpdir)
+        return _here(session, build, stage, command, judgement.judge(stage), scratch, tmpdir, notice)
+    finally:
+        session.computes.close()
+        remove(scratch)
+        shutil.rmtree(tmpdir, ignore_errors=True)
+
+
+def _in_a_container(
+    session: Session,
+    build: BuildContext,
+    stage: Stage,
+    command: Sequence[str],
+    verdict: Verdict,
+    scratch: str,
+    tmpdir: str,
+) -> int:
+    """Run a command in a container that has what the stage would have."""
+    from pipesmith.build.job_of import job_of
+    from pipesmith.build.live_log import LiveLog
+    from pipesmith.executors.docker_shell import run_interactive
+
+    executor = session.computes.docker(build.pipeline.computes[stage.compute])
+    key = verdict.fingerprint.key if verdict.fingerprint is not None else ""
+    stage = stage if key else replace(stage, keep=None)
+    live = LiveLog(os.path.join(tmpdir, "shell.log"))
+    try:
+        job = job_of(
+            build,
+            stage,
+            far=True,
+            key=key,
+            gpus=(),
+            node="",
+            log_path=os.devnull,
+            scratch=scratch,
+            tmpdir=tmpdir,
+            keep=KeepFolder(build.pipe_dir, stage, key),
+            live=live,
+            last=True,
+            interactive=True,
+        )
+        variables = {**job.env, **_of_the_terminal()}
+        return run_interactive(executor, replace(job, argv=tuple(command) or ("/bin/sh",), env=variables, key=""))
+    finally:
+        live.close()
+
+
+def _here(
+    session: Session,
+    build: BuildContext,
+    stage: Stage,
+    command: Sequence[str],
+    verdict: Verdict,
+    scratch: str,
+    tmpdir: str,
+    notice: Callable[[str], None],
+) -> int:
+    """Run a command in a sandbox on this machine."""
+    local = LocalExecutor(build.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
     gpus: GpuHold | None = None
     try:
         gpus = _gpus(session, stage, notice)
         logged = os.path.join(tmpdir, "log.jsonl")
         context_file = write_context(build, stage, tmpdir, live_log=logged, artifacts=os.path.join(tmpdir, "files"))
-        kept = _kept(workspace.pipe_dir, stage, judgement.judge(stage), tmpdir)
+        kept = _kept(build.pipe_dir, stage, verdict, tmpdir)
         variables = stage_variables(
             build,
             stage,
@@ -99,14 +163,12 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
             keep=kept[0].path if kept else None,
         )
         layout = layout_of(build, stage)
-        variables |= {name: os.environ[name] for name in ("TERM", "COLORTERM") if name in os.environ}
+        variables |= _of_the_terminal()
         argv = tuple(command) or (os.environ.get("SHELL") or "/bin/sh",)
-        if not command:
-            notice(f"the sandbox of `{stage_name}`; leave it with `exit`, nothing that it makes is kept")
         return local.run_interactive(
             Job(
                 run="shell",
-                stage=stage_name,
+                stage=stage.name,
                 argv=argv,
                 cwd=stage.cwd,
                 env=variables,
@@ -120,10 +182,11 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     finally:
         if gpus is not None:
             gpus.release()
-        session.computes.close()
         local.close()
-        remove(scratch)
-        shutil.rmtree(tmpdir, ignore_errors=True)
+
+
+def _of_the_terminal() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("TERM", "COLORTERM") if name in os.environ}
 
 
 def _gpus(session: Session, stage: Stage, notice: Callable[[str], None]) -> GpuHold | None:

@@ -54,6 +54,33 @@ def test_every_way_there(repo, far_place, pipeline):
     assert os.stat(repo.path / "out" / "x.txt").st_uid == os.getuid()
 
 
+def test_a_shell_sees_what_the_stage_sees(repo, far_place, pipeline):
+    """Source, inputs, variables and environment, in a container; of what it makes only the `keep` folder stays."""
+    repo.write("data/x.txt", "x\n")
+    repo.write("src/a.py", "")
+    pipeline(
+        far_place,
+        """
+        [stage.a]
+        source = "src"
+        run = "false"
+        inputs = { d = "data" }
+        outputs = { o = "out/o" }
+        keep = "ckpt"
+        """,
+    )
+    script = "pwd; cat data/x.txt; touch data/y || echo kept; ls; echo $PIPE_STAGE; echo 1 > $PIPE_KEEP/mark; exit 5"
+    done = repo.pipe("shell", "a", "--", "sh", "-c", script, check=False)
+    assert done.returncode == 5
+    assert done.stdout.split() == ["/workspace", "x", "kept", "ckpt", "data", "out", "src", "a"]
+    done = repo.pipe(
+        "shell", "a", input="cat ckpt/mark\npython -c 'import pipesmith.sdk as s; print(s.Run)'\nexit 3\n", check=False
+    )
+    assert done.returncode == 3 and done.stdout.startswith("1\n<class")
+    assert containers(far_place, repo, "-a") == []
+    assert not list((repo.pipe_dir / "tmp").glob("shell-*"))
+
+
 @pytest.mark.parametrize("how", ["DOCKER_HOST", "context"])
 def test_without_a_host_it_is_what_the_docker_command_uses(repo, docker_place, pipeline, how):
     url = docker_place.host.partition('"')[2].rstrip('"')

@@ -1,0 +1,48 @@
+"""A person in a container: a job with this process's own terminal, by the `docker` command."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+from pipesmith.errors import UserError
+from pipesmith.executors.base import Job
+from pipesmith.executors.docker_attempt import DockerAttempt
+
+if TYPE_CHECKING:
+    from pipesmith.executors.docker import DockerExecutor
+
+__all__ = ["run_interactive"]
+
+
+def run_interactive(executor: DockerExecutor, job: Job) -> int:
+    """Run a job with this process's own terminal and return its exit code, 128 + N after signal N.
+
+    Raises UserError without a `docker` command here; EnvironmentFailure where no daemon can be reached."""
+    docker = shutil.which("docker")
+    if docker is None:
+        raise UserError(
+            f"`{job.stage}` runs on `{executor.name}`: a shell there takes the `docker` command, which is not on PATH",
+            "install it; what a failed stage left lies in `tmp/failed` of pipe's folder as well",
+        )
+    taken = executor.take_host(job, "", lambda: False)
+    assert taken is not None
+    host, gpus = taken
+    try:
+        with DockerAttempt(executor, job, lambda _stream, _line: None).prepared(host.daemon, gpus) as container:
+            return _attached([docker, *host.daemon.flags(), "start", "--attach", "--interactive", container])
+    finally:
+        executor.give_host(host, job, gpus)
+
+
+def _attached(words: list[str]) -> int:
+    """Run a command that has the terminal to itself, Ctrl-C included, and return its exit code."""
+    process = subprocess.Popen(words)
+    handled = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
