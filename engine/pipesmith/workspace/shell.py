@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["shell"]
 
+_A_SHELL = ("/bin/sh", "-c", "if command -v bash > /dev/null; then exec bash; else exec sh; fi")  # of an image
+
 
 def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Callable[[str], None]) -> int:
     """Run a command (a shell without one) in a stage's sandbox and return its exit code. Raises UserError."""
@@ -110,6 +112,7 @@ def _in_a_container(
     from pipesmith.executors.docker_shell import run_interactive
 
     executor = session.computes.docker(build.pipeline.computes[stage.compute])
+    session.computes.capacities([stage], executor)
     key = verdict.fingerprint.key if verdict.fingerprint is not None else ""
     stage = stage if key else replace(stage, keep=None)
     live = LiveLog(os.path.join(tmpdir, "shell.log"))
@@ -130,7 +133,7 @@ def _in_a_container(
             interactive=True,
         )
         variables = {**job.env, **_of_the_terminal()}
-        return run_interactive(executor, replace(job, argv=tuple(command) or ("/bin/sh",), env=variables, key=""))
+        return run_interactive(executor, replace(job, argv=tuple(command) or _A_SHELL, env=variables, key=""))
     finally:
         live.close()
 

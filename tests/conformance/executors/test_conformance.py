@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
+import pty
+import select
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -597,6 +604,74 @@ def test_the_sandbox_of_a_failed_stage_is_kept(repo, place, pipeline, code):
     pipeline(place, FAILING.replace("CODE", "echo 1 > more"))
     repo.pipe("build")
     assert not kept.exists()
+
+
+def test_a_shell_where_the_stage_runs(repo, place, pipeline):
+    """Its inputs, variables and `keep` folder are there; input, both streams and the exit code go through."""
+    repo.write("src/code.txt", "code\n")
+    repo.write("data/x.txt", "x\n")
+    pipeline(
+        place,
+        """
+        [stage.a]
+        source = "src"
+        run = "echo kept > $PIPE_KEEP/note; exit 1"
+        inputs = { d = "data" }
+        outputs = { o = "o" }
+        keep = "ckpt"
+        """,
+    )
+    repo.pipe("build", check=False)
+    command = (
+        "cat src/code.txt data/x.txt ckpt/note; cat; echo $PIPE_STAGE >&2; echo mended > ckpt/note; test -e o || exit 4"
+    )
+    done = repo.pipe("shell", "a", "--", "sh", "-c", command, input="typed\n" * 20_000, check=False)
+    assert done.returncode == 4
+    assert done.stdout == "code\nx\nkept\n" + "typed\n" * 20_000 and "a\n" in done.stderr
+    assert repo.pipe("shell", "a", "--", "cat", "ckpt/note").stdout == "mended\n"
+    if place.is_far:
+        assert place.docker("ps", "-aq", "--filter", f"label=pipesmith.clone={clone_of(repo)}") == ""
+
+
+def test_a_terminal_where_the_stage_runs(repo, place, pipeline):
+    """Keys go there, Ctrl-C as well, and it knows how large it is."""
+    pipeline(place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n')
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipesmith", "shell", "a"],
+        cwd=repo.path,
+        env={**repo.env, "SHELL": "/bin/sh", "TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    try:
+        said = typed(ours, "echo is $((40 + 2)) here", "is 42 here")
+        said += typed(ours, "stty size", "33 101")
+        code = "import signal; signal.signal(2, lambda *_: exit(9)); print(chr(33) * 3, flush=True); signal.pause()"
+        said += typed(ours, f"python -c '{code}' || echo is $?", "!!!")
+        said += typed(ours, "\x03", "is 9", end="")
+        typed(ours, "echo and $((80 + 4)) here", "and 84 here")
+        os.write(ours, b"exit 7\n")
+        assert process.wait(timeout=60) == 7, said
+    finally:
+        process.kill()
+        os.close(ours)
+
+
+def typed(terminal: int, keys: str, answer: str, end: str = "\n") -> str:
+    """Type something, and return what is said up to an answer."""
+    os.write(terminal, f"{keys}{end}".encode())
+    said = ""
+    while answer not in said:
+        if not select.select([terminal], [], [], 60)[0]:
+            pytest.fail(f"`{answer}` was never said: {said!r}")
+        said += os.read(terminal, 4096).decode("utf-8", "replace")
+    return said
 
 
 def test_what_it_logs_is_live(repo, place, pipeline):
