@@ -10,7 +10,7 @@ import io
 import json
 import select
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, urlencode, urlsplit
 
 from pipesmith.records import field, record
@@ -222,8 +222,12 @@ class DockerApi:
         found: dict[str, Any] = self._ask("GET", "/info")
         return found
 
+    def image(self, name: str) -> dict[str, Any] | None:
+        """Return what the daemon knows of an image, None where it has none."""
+        return self._there("GET", f"/images/{quote(name, safe='/:@')}/json")
+
     def has_image(self, name: str) -> bool:
-        return self._there("GET", f"/images/{quote(name, safe='/:@')}/json") is not None
+        return self.image(name) is not None
 
     def volume(self, name: str) -> dict[str, Any] | None:
         """Return what the daemon knows of a volume, None where there is none."""
@@ -313,6 +317,16 @@ class DockerApi:
         filters = json.dumps({"container": [container], "type": ["container"]})
         query = {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": filters}
         return [json.loads(line) for line in self._drain(self._exchange("GET", "/events", query)).splitlines()]
+
+    def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
+        """Run a command in a container that runs; return its exit code and what it said on stdout."""
+        body = {"Cmd": list(command), "AttachStdout": True}
+        made = self._ask("POST", f"/containers/{container}/exec", body=body)
+        request = json.dumps({"Detach": False, "Tty": False}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = self._exchange("POST", f"/exec/{made['Id']}/start", headers=headers, chunks=request)
+        said = b"".join(data for stream, data in self._frames(answer) if stream == "stdout")
+        return int(self._ask("GET", f"/exec/{made['Id']}/json").get("ExitCode") or 0), said
 
     def attach(self, container: str) -> Iterator[tuple[str, bytes]]:
         """Return (stream, bytes) of all that a container says from now on; the connection is used up by it."""

@@ -8,12 +8,25 @@ import socket
 from pipesmith.docker_client import Daemon
 from pipesmith.liveness import is_alive, process_mark
 
-__all__ = ["CLONE", "CONTENT", "HELPER", "OWNER", "RUN", "STAGE", "is_left", "owner", "owner_is_gone", "used_by_jobs"]
+__all__ = [
+    "CLONE",
+    "CONTENT",
+    "GPUS",
+    "HELPER",
+    "OWNER",
+    "RUN",
+    "STAGE",
+    "is_left",
+    "owner",
+    "owner_is_gone",
+    "used_by_jobs",
+]
 
 CLONE = "pipesmith.clone"  # of which workspace
 RUN = "pipesmith.run"
 STAGE = "pipesmith.stage"
 OWNER = "pipesmith.owner"  # `HOST PID MARK`: the process that looks after it
+GPUS = "pipesmith.gpus"  # of a container: the numbers of those that it was given
 CONTENT = "pipesmith.content"  # of a volume: the name of what lies in it
 HELPER = "pipesmith-for-"  # how the names of containers begin that give access to an image or a volume
 

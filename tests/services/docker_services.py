@@ -114,7 +114,7 @@ def _started(place: Path, flags: tuple[str, ...]) -> bool:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PATH": PATH},
+            env={**os.environ, "PATH": f"{place}/bin:{PATH}"},
             start_new_session=True,
         )
     for _ in range(300):
@@ -212,7 +212,27 @@ def _link(tar: tarfile.TarFile, name: str, target: str) -> None:
     tar.addfile(entry)
 
 
+# What dockerd calls, where NVIDIA's container toolkit is installed, for a container that asks for GPUs: `nvidia-smi` is there then.
+GPU_HOOK = r"""#!/bin/sh
+PATH=/usr/bin:/bin
+bundle=$(sed 's/.*"bundle":"\([^"]*\)".*/\1/')
+root=$(sed 's/.*"root":{"path":"\([^"]*\)".*/\1/' "$bundle/config.json")
+cat > "$root/bin/nvidia-smi" <<'END'
+#!/bin/sh
+visible=$(tr '\000' '\n' < /proc/1/environ | sed -n 's/^NVIDIA_VISIBLE_DEVICES=//p')
+for gpu in $(echo $visible | tr , ' '); do echo "$((1000 * (gpu + 1))), $((10 * (gpu + 1)))"; done
+END
+chmod 755 "$root/bin/nvidia-smi"
+"""
+
+
 def _tls(place: Path) -> None:
+    """Start a daemon whose machine has GPUs, as far as it can tell."""
+    hook = place / "bin" / "nvidia-container-runtime-hook"
+    hook.parent.mkdir()
+    hook.write_text(GPU_HOOK)
+    hook.chmod(0o755)
+
     def run(*args: str) -> None:
         subprocess.run(["openssl", *args], cwd=place, capture_output=True, check=True)
 

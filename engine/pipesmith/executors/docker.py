@@ -34,11 +34,7 @@ class DockerHost:
     memory_bytes: int | None = None
     gpus: tuple[str, ...] = ()
     jobs: list[Job] = field(default_factory=list)
-    free_gpus: list[str] = field(default_factory=list)
     down: EnvironmentFailure | None = None
-
-    def __post_init__(self) -> None:
-        self.free_gpus = list(self.gpus)
 
     @property
     def name(self) -> str:
@@ -62,7 +58,7 @@ class DockerHost:
 
     def has_room(self, job: Job) -> bool:
         """Return whether a job fits beside those that run. One that would never fit is let through when it is alone."""
-        if job.gpu_count > len(self.free_gpus):
+        if job.gpu_count and sum(each.gpu_count for each in (*self.jobs, job)) > len(self.gpus):
             return False
         if not self.jobs:
             return True
@@ -102,6 +98,7 @@ class DockerExecutor:
         self._looked = False
         self._left: dict[str, DockerHost] | None = None  # where containers lie that a job may take up, by their names
         self._leaving: dict[str, threading.Event] = {}  # containers that are being removed, by name
+        self._naming: dict[str, bool] = {}  # images that were looked at, whether they ask for GPUs
         self._closed = False
 
     def reachable(self) -> list[DockerHost]:
@@ -187,8 +184,8 @@ class DockerExecutor:
 
     # -- for attempts -------------------------------------------------------------------------------------------------
 
-    def take_host(self, job: Job, name: str, stop: Callable[[], bool]) -> tuple[DockerHost, tuple[str, ...]] | None:
-        """Wait for a host that has room, and take it with as many GPUs as the job asks for. None: stopped meanwhile.
+    def take_host(self, job: Job, name: str, stop: Callable[[], bool]) -> DockerHost | None:
+        """Wait for a host that has room, and take it. None: stopped meanwhile.
 
         name: of its container; a host that has it already comes first. Raises EnvironmentFailure where none can be
         reached."""
@@ -204,17 +201,14 @@ class DockerExecutor:
                 if with_room:
                     host = min(with_room, key=lambda each: (each.name != job.node, len(each.jobs)))
                     host.jobs.append(job)
-                    gpus = tuple(host.free_gpus[: job.gpu_count])
-                    del host.free_gpus[: job.gpu_count]
                     self._used.add(host)
-                    return host, gpus
+                    return host
                 self._changed.wait(0.2)
         return None
 
-    def give_host(self, host: DockerHost, job: Job, gpus: tuple[str, ...]) -> None:
+    def give_host(self, host: DockerHost, job: Job) -> None:
         with self._changed:
             host.jobs.remove(job)
-            host.free_gpus = sorted([*host.free_gpus, *gpus], key=host.gpus.index)
             self._changed.notify_all()
 
     def went_away(self, host: DockerHost, why: EnvironmentFailure, container: str | None = None) -> None:
@@ -232,6 +226,15 @@ class DockerExecutor:
     def silent(self, host: DockerHost) -> None:
         """Ask nothing more of a host that answers nothing."""
         host.down = EnvironmentFailure(f"the Docker daemon of {host.daemon.title} says nothing")
+
+    def names_gpus(self, api: DockerApi, image: str) -> bool:
+        """Return whether an image asks NVIDIA's container runtime for GPUs, as those of CUDA do."""
+        known = self._naming.get(image)
+        if known is None:
+            found = api.image(image) or {}
+            variables = (found.get("Config") or {}).get("Env") or ()
+            known = self._naming[image] = any(each.startswith("NVIDIA_VISIBLE_DEVICES=") for each in variables)
+        return known
 
     def remove_aside(self, daemon: Daemon, container: str, name: str) -> None:
         """Remove a container while other things go on. name: its own, which is free once `await_removed` returns."""

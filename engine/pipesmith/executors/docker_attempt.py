@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipesmith.docker_api import DaemonAnswer, DockerApi
 from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict
-from pipesmith.docker_labels import CLONE, OWNER, RUN, STAGE, is_left, owner
+from pipesmith.docker_labels import CLONE, GPUS, OWNER, RUN, STAGE, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
 from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, JobResult, Mount, Usage
+from pipesmith.executors.docker_gpus import ContainerGpus, FreeGpus, gpu_turn
 from pipesmith.executors.docker_inputs import Unit, ensure_volume, mountpoint, units_of
 from pipesmith.executors.docker_output import ContainerOutput
 from pipesmith.executors.docker_results import FAILED_LIMIT, ContainerResults, LiveSides
 from pipesmith.executors.docker_watch import ContainerLost, ContainerWatch, was_ended_from_outside
+from pipesmith.executors.gpu import GpuUsage, gpus_text
 from pipesmith.executors.output import JobOutput
 from pipesmith.pipeline.units import size_text
 from pipesmith.tars import Parcel, pack
@@ -30,6 +32,7 @@ __all__ = ["DockerAttempt"]
 _WAKE_S = 0.2
 _UNANSWERED_S = 15.0  # how long one that was cancelled waits for a daemon that says nothing
 _INIT_FAILED = "[FATAL tini"  # what Docker's init says of a command that can't be executed
+_GPU_S = 1.0  # how often one that waits for a GPU looks again
 _DISK_FULL = "no space left on device"
 
 
@@ -54,6 +57,8 @@ class DockerAttempt:
         self._heard = 0.0  # when something last went there
         self._watch: ContainerWatch | None = None
         self._results: ContainerResults | None = None
+        self._gpus: tuple[str, ...] = ()  # numbers of those of its host that it was given
+        self._gpu: GpuUsage | None = None
         self._units: list[Unit] = []
         self._copied: list[Mount] = []
 
@@ -131,6 +136,7 @@ class DockerAttempt:
                     cpu_s=used.cpu_s if used is not None else 0.0,
                     peak_bytes=used.peak_bytes if used is not None else 0,
                 ),
+                gpu=self._gpu,
                 tail=tail,
             )
             self._executor.ended(self)
@@ -163,12 +169,11 @@ class DockerAttempt:
             os.makedirs(os.path.dirname(job.log_path), exist_ok=True)
             self._log = os.open(job.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._output = JobOutput(self._log, job.secrets, self._on_line)
-        taken = self._executor.take_host(job, self._name, self._cancelled.is_set)
-        if taken is None:
+        self._host = self._executor.take_host(job, self._name, self._cancelled.is_set)
+        if self._host is None:
             raise Cancelled()
-        self._host, gpus = taken
         try:
-            return self._on(self._host.daemon, self._output, gpus)
+            return self._on(self._host, self._output)
         except DaemonGone as error:
             self._executor.went_away(self._host, error)
             raise
@@ -176,12 +181,13 @@ class DockerAttempt:
             self._executor.went_away(self._host, error, self._name)
             raise
         finally:
-            self._executor.give_host(self._host, job, gpus)
+            self._executor.give_host(self._host, job)
 
-    def _on(self, daemon: Daemon, said: JobOutput, gpus: tuple[str, ...]) -> dict[str, Any]:
+    def _on(self, host: DockerHost, said: JobOutput) -> dict[str, Any]:
+        daemon = host.daemon
         with daemon.api() as api:
             adopted = self._adopted(api, daemon)
-            container = adopted or self._made(api, daemon, gpus)
+            container = adopted or self._made(api, host)
         told: dict[str, Any] = {}
         try:
             output = ContainerOutput(daemon, container, said, self._reading)
@@ -223,12 +229,19 @@ class DockerAttempt:
     def _followed(self, daemon: Daemon, container: str, output: ContainerOutput) -> dict[str, Any]:
         """Wait for the end of a container that runs, and bring back what it made."""
         live = LiveSides(container, self._job.sides)
-        self._watch = ContainerWatch(daemon, container, self._job, output, self._cancelled, live.poll)
+        gpus = ContainerGpus(container, self._gpus)
+
+        def sampled(api: DockerApi) -> None:
+            live.poll(api)
+            gpus.poll(api)
+
+        self._watch = ContainerWatch(daemon, container, self._job, output, self._cancelled, sampled)
         self._began = time.monotonic()  # what came before was the way there
         try:
             told = self._watch.until_ended()
         finally:
             live.close()
+            self._gpu = gpus.usage(time.monotonic() - self._began)
         self._finish(output)
         self._results = results = ContainerResults(
             daemon=daemon,
@@ -295,6 +308,7 @@ class DockerAttempt:
             raise EnvironmentFailure(
                 f"a container of another build has the name `{self._name}`", f"`docker rm -f {self._name}`"
             )
+        self._gpus = tuple(number for number in found["Config"]["Labels"].get(GPUS, "").split(",") if number)
         if state["Status"] in ("running", "paused"):
             return container
         if state["Status"] == "exited" and not was_ended_from_outside(state):
@@ -305,11 +319,12 @@ class DockerAttempt:
                 f"a container of `{self._job.stage}` on {daemon.title} was ended from outside: it runs anew"
             )
         api.remove_container(container)
+        self._gpus = ()
         return None
 
-    def _made(self, api: DockerApi, daemon: Daemon, gpus: tuple[str, ...]) -> str:
-        """Make the container, with the volumes of its inputs."""
-        job = self._job
+    def _made(self, api: DockerApi, host: DockerHost) -> str:
+        """Make the container, with the volumes of its inputs, and GPUs as soon as as many are free."""
+        job, daemon = self._job, host.daemon
         if job.image is None:
             raise EnvironmentFailure("it has no environment that a container could be made of")
         self._imaging = True
@@ -332,9 +347,26 @@ class DockerAttempt:
             mounts += _mounts(f"{FAR_WORKSPACE}/{unit.path}", volume, mountpoint(api, daemon, volume))
         if self._cancelled.is_set():
             raise Cancelled()
-        settings = self._settings(image, mounts, gpus)
+        if not job.gpu_count:
+            return self._created(api, self._settings(image, mounts, hidden=self._executor.names_gpus(api, image)))
+        waits = ""
+        while True:
+            with gpu_turn(api, image, self._is_not_wanted):
+                gpus = FreeGpus(api, host.gpus)
+                if len(gpus.free) >= job.gpu_count:
+                    self._gpus = tuple(sorted(gpus.free[: job.gpu_count], key=host.gpus.index))
+                    return self._created(api, self._settings(image, mounts))
+            told = f"`{job.stage}` waits for {gpus_text(job.gpu_count)} of {daemon.title}"
+            told += f", held by `{'`, `'.join(gpus.holders)}`" if gpus.holders else ""
+            if told != waits:
+                waits = told
+                self._executor.said(told)
+            if self._cancelled.wait(_GPU_S):
+                raise Cancelled()
+
+    def _created(self, api: DockerApi, settings: dict[str, Any]) -> str:
         try:
-            return api.create_container(settings, self._name if job.key else None)
+            return api.create_container(settings, self._name if self._job.key else None)
         except DaemonAnswer as error:
             if not is_conflict(error):
                 raise
@@ -359,9 +391,13 @@ class DockerAttempt:
         self._heard = time.monotonic()
         return self._cancelled.is_set()
 
-    def _settings(self, image: str, mounts: list[Any], gpus: tuple[str, ...]) -> dict[str, Any]:
-        job = self._job
-        visible = ",".join(str(index) for index, _gpu in enumerate(gpus))
+    def _settings(self, image: str, mounts: list[Any], *, hidden: bool = False) -> dict[str, Any]:
+        """hidden: its image asks NVIDIA's container runtime for GPUs, which it must not have."""
+        job, gpus = self._job, self._gpus
+        env = {**job.env, "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index, _gpu in enumerate(gpus))}
+        labels = {CLONE: self._executor.clone, RUN: job.run, STAGE: job.stage, OWNER: owner()}
+        if hidden:
+            env["NVIDIA_VISIBLE_DEVICES"] = "void"
         limits: dict[str, Any] = {"Mounts": mounts, "Init": True}
         if job.cpus:
             limits["NanoCpus"] = int(job.cpus * 1e9)
@@ -369,16 +405,17 @@ class DockerAttempt:
             limits["Memory"] = limits["MemorySwap"] = job.memory_bytes
         if gpus:
             limits["DeviceRequests"] = [{"DeviceIDs": list(gpus), "Capabilities": [["gpu"]]}]
+            labels[GPUS] = ",".join(gpus)
         terminal = {"AttachStdin": True, "OpenStdin": True, "StdinOnce": True, "Tty": os.isatty(0)}
         return {
             **(terminal if job.interactive else {}),
             "Image": image,
             "Cmd": list(job.argv),
             "Entrypoint": [],
-            "Env": [f"{name}={value}" for name, value in {**job.env, "CUDA_VISIBLE_DEVICES": visible}.items()],
+            "Env": [f"{name}={value}" for name, value in env.items()],
             "WorkingDir": os.path.normpath(f"{FAR_WORKSPACE}/{job.cwd}"),
             "User": f"{os.getuid()}:{os.getgid()}",
-            "Labels": {CLONE: self._executor.clone, RUN: job.run, STAGE: job.stage, OWNER: owner()},
+            "Labels": labels,
             "HostConfig": limits,
         }
 

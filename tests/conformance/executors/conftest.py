@@ -104,6 +104,31 @@ def place(request: pytest.FixtureRequest, repo: Any) -> Place:
     return prepared(place_of(request.param), repo)
 
 
+@pytest.fixture(params=["namespaces", "copies", "docker"])
+def gpu_place(request: pytest.FixtureRequest, repo: Any) -> Place:
+    """Each executor, with two GPUs."""
+    if request.param == "docker":
+        found: Place = request.getfixturevalue("far_gpus")
+        return found
+    if os.path.exists("/dev/nvidiactl"):
+        pytest.skip("this machine's driver counts its GPUs")
+    return with_gpus(prepared(place_of(request.param), repo))
+
+
+@pytest.fixture
+def far_gpus(repo: Any) -> Iterator[Place]:
+    """A daemon whose machine has two GPUs, as far as it can tell; no other test is given one of them meanwhile."""
+    place = prepared(place_of("docker-tls"), repo)
+    with open(f"{place.daemon}.gpus", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield with_gpus(place)
+
+
+def with_gpus(place: Place) -> Place:
+    place.toml = place.toml.replace("\n[environment", "\ngpus = 2\n[environment")
+    return place
+
+
 @pytest.fixture(params=["docker", "docker-tls", "docker-ssh"])
 def far_place(request: pytest.FixtureRequest, repo: Any) -> Place:
     """Each way to a far side."""

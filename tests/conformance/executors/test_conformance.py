@@ -499,15 +499,10 @@ def test_mutex(repo, place, pipeline):
     assert [repo.read(f"o/{n}").strip() for n in (1, 2, 3)] == ["1", "2", "3"]
 
 
-def test_gpus_one_stage_at_a_time(repo, place, pipeline):
+def test_gpus_one_stage_at_a_time(repo, gpu_place, pipeline):
     """Each stage sees the GPUs that it asked for, and no two of them the same one at the same time; others see none."""
-    if place.is_far:
-        pytest.skip("later")
-    elif os.path.exists("/dev/nvidiactl"):
-        pytest.skip("this machine's driver counts its GPUs")
-    place.toml = place.toml.replace("\n[environment", "\ngpus = 2\n[environment")
     pipeline(
-        place,
+        gpu_place,
         """
         [stage.s]
         run = "cat /proc/uptime; echo ${{NVIDIA_VISIBLE_DEVICES:-$CUDA_VISIBLE_DEVICES}}; sleep 0.3; cat /proc/uptime; echo {matrix.n} > {outputs.o}"
@@ -532,7 +527,7 @@ def test_gpus_one_stage_at_a_time(repo, place, pipeline):
     for each in spans.values():
         assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(sorted(each)))
     assert repo.read("both") == "0,1\n"
-    assert repo.read("none") == ("void ==\n" if place.is_far else "unset ==\n")
+    assert repo.read("none") == "unset ==\n"
     stages = {each["name"]: each for each in repo.pipe("show", "latest", "--json").json()["stages"]}
     assert stages["both"]["gpus"] == ["0", "1"] and stages["both"]["gpu_s"] > 0 and stages["none"]["gpus"] == []
 
