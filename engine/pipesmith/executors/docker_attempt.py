@@ -351,11 +351,13 @@ class DockerAttempt:
             return self._created(api, self._settings(image, mounts, hidden=self._executor.names_gpus(api, image)))
         waits = ""
         while True:
-            with gpu_turn(api, image, self._is_not_wanted):
-                gpus = FreeGpus(api, host.gpus)
-                if len(gpus.free) >= job.gpu_count:
-                    self._gpus = tuple(sorted(gpus.free[: job.gpu_count], key=host.gpus.index))
-                    return self._created(api, self._settings(image, mounts))
+            gpus = FreeGpus(api, host.gpus)
+            if len(gpus.free) >= job.gpu_count:
+                with gpu_turn(api, image, self._is_not_wanted):
+                    gpus = FreeGpus(api, host.gpus)
+                    if len(gpus.free) >= job.gpu_count:
+                        self._gpus = tuple(sorted(gpus.free[: job.gpu_count], key=host.gpus.index))
+                        return self._created(api, self._settings(image, mounts))
             told = f"`{job.stage}` waits for {gpus_text(job.gpu_count)} of {daemon.title}"
             told += f", held by `{'`, `'.join(gpus.holders)}`" if gpus.holders else ""
             if told != waits:
