@@ -214,10 +214,11 @@ class DockerAttempt:
                 _drop(daemon, container)
 
     @contextmanager
-    def prepared(self, daemon: Daemon, gpus: tuple[str, ...]) -> Iterator[str]:
+    def prepared(self, host: DockerHost) -> Iterator[str]:
         """Give a container with all that the job is given, for others to start; it is removed at the end."""
+        daemon = host.daemon
         with daemon.api() as api:
-            container = self._made(api, daemon, gpus)
+            container = self._made(api, host)
         try:
             with daemon.api() as api:
                 self._fill(api, container)
@@ -348,7 +349,7 @@ class DockerAttempt:
         if self._cancelled.is_set():
             raise Cancelled()
         if not job.gpu_count:
-            return self._created(api, self._settings(image, mounts, hidden=self._executor.names_gpus(api, image)))
+            return self._without_gpus(api, image, mounts)
         waits = ""
         while True:
             gpus = FreeGpus(api, host.gpus)
@@ -358,13 +359,20 @@ class DockerAttempt:
                     if len(gpus.free) >= job.gpu_count:
                         self._gpus = tuple(sorted(gpus.free[: job.gpu_count], key=host.gpus.index))
                         return self._created(api, self._settings(image, mounts))
-            told = f"`{job.stage}` waits for {gpus_text(job.gpu_count)} of {daemon.title}"
-            told += f", held by `{'`, `'.join(gpus.holders)}`" if gpus.holders else ""
+            held = f", held by `{'`, `'.join(gpus.holders)}`" if gpus.holders else ""
+            if job.interactive:
+                asks = f"`{job.stage}` asks for {gpus_text(job.gpu_count)}{held}"
+                self._executor.said(f"no GPU is free now: {asks}; the shell sees none")
+                return self._without_gpus(api, image, mounts)
+            told = f"`{job.stage}` waits for {gpus_text(job.gpu_count)} of {daemon.title}{held}"
             if told != waits:
                 waits = told
                 self._executor.said(told)
             if self._cancelled.wait(_GPU_S):
                 raise Cancelled()
+
+    def _without_gpus(self, api: DockerApi, image: str, mounts: list[Any]) -> str:
+        return self._created(api, self._settings(image, mounts, hidden=self._executor.names_gpus(api, image)))
 
     def _created(self, api: DockerApi, settings: dict[str, Any]) -> str:
         try:

@@ -27,14 +27,13 @@ def run_interactive(executor: DockerExecutor, job: Job) -> int:
             f"`{job.stage}` runs on `{executor.name}`: a shell there takes the `docker` command, which is not on PATH",
             "install it; what a failed stage left lies in `tmp/failed` of pipe's folder as well",
         )
-    taken = executor.take_host(job, "", lambda: False)
-    assert taken is not None
-    host, gpus = taken
+    host = executor.take_host(job, "", lambda: False)
+    assert host is not None
     try:
-        with DockerAttempt(executor, job, lambda _stream, _line: None).prepared(host.daemon, gpus) as container:
+        with DockerAttempt(executor, job, lambda _stream, _line: None).prepared(host) as container:
             return _attached([docker, *host.daemon.flags(), "start", "--attach", "--interactive", container])
     finally:
-        executor.give_host(host, job, gpus)
+        executor.give_host(host, job)
 
 
 def _attached(words: list[str]) -> int:

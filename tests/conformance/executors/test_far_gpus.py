@@ -35,10 +35,10 @@ def test_two_pipes_and_a_stranger(make_repo, far_gpus, pipeline, repo):
     far_gpus.toml = far_gpus.toml.replace("gpus = 2", "gpus = 3")
     pipeline(far_gpus, "")
     stranger = far_gpus.docker("run", "-d", "--gpus", '"device=0"', IMAGE, "sleep", "600").strip()
-    builds = {}
+    builds, builds_of = {}, {}
     try:
         for name, count in (("one", 1), ("two", 1), ("three", 2)):
-            each = make_repo(name)
+            each = builds_of[name] = make_repo(name)
             each.env |= repo.env
             stage = f'[stage.{name}]\nrun = "sleep 600; echo 1 > {{outputs.o}}"\noutputs = {{ o = "o" }}\n'
             each.write("pipeline.toml", f"{repo.read('pipeline.toml')}\n{stage}resources = {{ gpus = {count} }}\n")
@@ -51,6 +51,11 @@ def test_two_pipes_and_a_stranger(make_repo, far_gpus, pipeline, repo):
         assert any("`three` waits for 2 GPUs of `where`" in line and "held by `one`, `two`" in line for line in stderr)
         states = repo.pipe("compute", "status", "where", "--json").json()["computes"]
         assert states[0]["gpus"] == {"free": 1, "used": 2, "total": 3}
+        shell = builds_of["three"].pipe("shell", "three", "--", "sh", "-c", "echo sees $CUDA_VISIBLE_DEVICES")
+        assert (
+            shell.stdout == "sees\n"
+            and "no GPU is free now: `three` asks for 2 GPUs, held by `one`, `two`" in shell.stderr
+        )
         os.kill(builds["one"].pid, signal.SIGINT)
         assert until(lambda: given_out(far_gpus).get("three")) == "0,1"
     finally:

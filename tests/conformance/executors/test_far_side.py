@@ -396,7 +396,7 @@ def test_what_an_ended_pipe_used_is_removed(repo, docker_place, pipeline):
 
 
 def test_gpus_are_asked_of_the_daemon(repo, docker_place, pipeline):
-    """Where the daemon has no driver for them it says so."""
+    """Given by id; where the daemon has no driver for them it says so."""
     docker_place.toml = docker_place.toml.replace('kind = "docker"', 'kind = "docker"\ngpus = 2')
     pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\nresources = { gpus = 1 }\n')
     result = repo.pipe("build", check=False)
