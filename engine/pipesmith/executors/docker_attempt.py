@@ -438,7 +438,7 @@ class DockerAttempt:
                 raise
             if "could not select device driver" in text:
                 raise EnvironmentFailure(
-                    "its Docker daemon can't give it a GPU: install NVIDIA's container toolkit there"
+                    f"its Docker daemon can't give it a GPU: install NVIDIA's container toolkit there ({text})"
                 ) from None
             missing = "executable file not found" in text or "no such file or directory" in text
             name = self._job.argv[0]

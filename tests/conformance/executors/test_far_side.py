@@ -396,12 +396,13 @@ def test_what_an_ended_pipe_used_is_removed(repo, docker_place, pipeline):
 
 
 def test_gpus_are_asked_of_the_daemon(repo, docker_place, pipeline):
-    """Given by id; where the daemon has no driver for them it says so."""
+    """Where the daemon has no driver for them it says so, and what is to be done there."""
     docker_place.toml = docker_place.toml.replace('kind = "docker"', 'kind = "docker"\ngpus = 2')
     pipeline(docker_place, '[stage.a]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\nresources = { gpus = 1 }\n')
     result = repo.pipe("build", check=False)
     assert result.returncode == 1
-    assert "could not select device driver" in result.stdout + result.stderr
+    told = result.stdout + result.stderr
+    assert "install NVIDIA's container toolkit there (could not select device driver" in told
 
 
 def test_ctrl_c_while_inputs_are_sent(repo, docker_place, pipeline):
