@@ -96,7 +96,10 @@ def test_a_damaged_part_of_a_folder(repo, toml) -> None:
         path.chmod(0o644)
         path.write_bytes(b"junk")
         repo.ran()
-        assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+        done = repo.pipe("build", "--json")
+        assert done.stages() == {"a": "ran"}
+        (said,) = [line for line in done.stderr.splitlines() if "damaged" in line]
+        assert said.startswith("warning: object ") and "was damaged, and is in the trash now" in said
         assert repo.read("d/x") == "1\n" and repo.read("d/y") == "2\n"
 
 

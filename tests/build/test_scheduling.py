@@ -104,3 +104,26 @@ def test_far_more_memory_than_asked_for_is_said(repo, toml) -> None:
     assert "asked for 104.9 MB" in repo.pipe("show", "latest").stdout
     again = json.loads(repo.pipe("build", "--force", "--json").stdout)
     assert {stage["name"]: bool(stage["notes"]) for stage in again["stages"]} == {"greedy": True, "modest": False}
+
+
+def test_a_compute_may_have_less_than_the_machine(repo, toml, tmp_path) -> None:
+    """`[compute.local] cpus = 1`: one stage at a time, with its CPU asked for or not; who asks for more is told so."""
+    toml(f"""
+        [compute.local]
+        cpus = 1
+        [stage.a]
+        run = "mkdir {tmp_path}/one && sleep 0.3 && rmdir {tmp_path}/one && echo 1 > {{outputs.o}}"
+        outputs = {{ o = "a" }}
+        [stage.b]
+        run = "mkdir {tmp_path}/one && sleep 0.3 && rmdir {tmp_path}/one && echo 1 > {{outputs.o}}"
+        outputs = {{ o = "b" }}
+    """)
+    assert repo.pipe("build", "--json").stages() == {"a": "ran", "b": "ran"}
+    resources = "resources = { cpus = 1 }\noutputs = {"
+    repo.write("pipeline.toml", repo.read("pipeline.toml").replace("outputs = {", resources))
+    assert repo.pipe("build", "-j4", "--force", "--json").stages() == {"a": "ran", "b": "ran"}
+    repo.write("pipeline.toml", repo.read("pipeline.toml").replace("{ cpus = 1 }", '{ cpus = 1.5, memory = "1G" }'))
+    done = repo.pipe("build", "--force", check=False)
+    assert done.returncode == 2 and "`a` asks for 1.5 CPUs, `local` has 1" in done.stderr
+    repo.write("pipeline.toml", repo.read("pipeline.toml").replace("cpus = 1\n", 'memory = "512M"\n'))
+    assert "`a` asks for 1G of memory, `local` has 0.5G" in repo.pipe("build", "--force", check=False).stderr

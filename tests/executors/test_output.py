@@ -93,8 +93,9 @@ def test_the_longer_secret_wins() -> None:
 
 
 def test_each_line_of_a_secret_is_masked() -> None:
-    key = "-----BEGIN KEY-----\nabcdefgh\r\nshort\n-----END KEY-----\n"
-    assert masked([key], b"1 abcdefgh 2 short 3 -----END KEY-----") == b"1 *** 2 short 3 ***"
+    """Short ones too, but for what is everywhere."""
+    key = "-----BEGIN KEY-----\nabcdefgh\r\nQw==\n}\n-----END KEY-----\n"
+    assert masked([key], b"1 abcdefgh 2 Qw== 3 -----END KEY----- }") == b"1 *** 2 *** 3 *** }"
 
 
 def test_short_values_are_not_masked() -> None:

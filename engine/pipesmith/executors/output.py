@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 __all__ = ["MIN_SECRET", "JobOutput", "Masker", "usable_secrets"]
 
 MIN_SECRET = 6
+_MIN_LINE = 4  # of a longer value: a brace or a word between hides nothing, and is everywhere
 _MASK = b"***"
 _LINE_LIMIT = 16384  # characters of a line that listeners are shown
 _PARTIAL_LIMIT = 4 * _LINE_LIMIT  # bytes
@@ -24,8 +25,8 @@ _PROGRESS_S = 0.1  # a progress bar (lines that end in a carriage return) is sho
 
 def usable_secrets(values: Iterable[str]) -> list[bytes]:
     """Return what is masked: each line of each value that is long enough, longest first."""
-    lines = {line.strip() for value in values for line in value.splitlines()}
-    usable = (line.encode("utf-8", "surrogateescape") for line in lines if len(line) >= MIN_SECRET)
+    lines = {line.strip() for value in values if len(value) >= MIN_SECRET for line in value.splitlines()}
+    usable = (line.encode("utf-8", "surrogateescape") for line in lines if len(line) >= _MIN_LINE)
     return sorted(usable, key=lambda secret: (-len(secret), secret))
 
 

@@ -113,8 +113,8 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "min-nodes": Key("int", "nodes that are kept"),
         "max-nodes": Key("int", "nodes at most"),
         "idle": Key("duration", "after which a node is given back"),
-        "cpus": Key("number", "CPUs, where they can't be counted"),
-        "memory": Key("size", "memory, where it can't be counted"),
+        "cpus": Key("number", "CPUs that stages may have of it together; default: all"),
+        "memory": Key("size", "memory that stages may have of it together; default: all"),
     },
     "options": {
         "delimiter": Key("string", "what stands between columns"),
@@ -130,8 +130,8 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     "host": {
         "url": Key("string", "unix://, tcp:// or ssh:// of a Docker daemon"),
         "gpus": Key("int", "GPUs, where they can't be counted"),
-        "cpus": Key("number", "CPUs, where they can't be counted"),
-        "memory": Key("size", "memory, where it can't be counted"),
+        "cpus": Key("number", "CPUs that stages may have of it together; default: all"),
+        "memory": Key("size", "memory that stages may have of it together; default: all"),
     },
     "cache": {
         "remote": Key("string", "datastore and prefix, or a URL, of the shared cache"),

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from functools import cache
 
 from pipesmith.digest import Digest, new_hasher
@@ -56,6 +57,7 @@ class ObjectStore(Shelf):
         self._manifests: dict[str, Manifest] = {}
         self._made: dict[str, bool] = {}
         self._checked = Checked(state)
+        self.on_damage: Callable[[str], None] = lambda _hex: None  # told of objects that were found damaged
 
     def of_algorithm(self, algorithm: str) -> ObjectStore:
         """Return the same store, taking in by another hash."""
@@ -269,7 +271,7 @@ class ObjectStore(Shelf):
         hasher = new_hasher(digest.algorithm)
         hasher.update(data or b"")
         if data is None or hasher.hexdigest() != digest.hex.partition(".")[0]:
-            self.discard(digest.algorithm, digest.hex)
+            self._discard_damaged(digest.algorithm, digest.hex)
             raise ObjectDamaged(f"object {digest.short} in the cache was damaged", "build again")
         return data
 
@@ -336,7 +338,7 @@ class ObjectStore(Shelf):
         if copied != hex:
             if copied:
                 os.unlink(target)
-            self.discard(algorithm, hex)
+            self._discard_damaged(algorithm, hex)
             raise ObjectDamaged(f"object {hex[:8]} in the cache was damaged", "build again")
 
     def _link(self, algorithm: str, hex: str, path: str, target: str, mode: int, executable: bool) -> bool:
@@ -383,8 +385,12 @@ class ObjectStore(Shelf):
         if found == hex.partition(".")[0]:
             self._checked.add(hex, path)
             return True
-        self.discard(algorithm, hex)
+        self._discard_damaged(algorithm, hex)
         return False
+
+    def _discard_damaged(self, algorithm: str, hex: str) -> None:
+        self.discard(algorithm, hex)
+        self.on_damage(hex)
 
     def discard(self, algorithm: str, hex: str) -> None:
         """Move an object to the trash."""

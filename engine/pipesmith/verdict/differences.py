@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 from pipesmith.fingerprint.fingerprint import Item
 from pipesmith.fingerprint.items import ABSENT, stage_text
 from pipesmith.lockfile.model import StageLock
@@ -9,6 +13,7 @@ from pipesmith.verdict.reasons import Reason
 
 __all__ = ["differences", "locked_items"]
 
+_NOTHING = object()  # in the place of a value that is not there
 _ORDER = ("run", "source", "input", "param", "env", "environment", "hash-path")
 
 
@@ -33,13 +38,28 @@ def locked_items(entry: StageLock) -> dict[tuple[str, str], str]:
 def differences(old: dict[tuple[str, str], str], new: tuple[Item, ...]) -> tuple[Reason, ...]:
     """Return one reason an item that differs, in the order of the contract's kinds, then by item."""
     now = {(item.kind, item.item): item.value for item in new}
-    found = []
+    found: list[Reason] = []
     for kind, item in sorted(old.keys() | now.keys()):
         before, after = old.get((kind, item)), now.get((kind, item))
-        if before != after:
+        if before == after:
+            continue
+        if kind == "param" and before is not None and after is not None:
+            found += _param(item, json.loads(before), json.loads(after))
+        else:
             shown = (_shown(kind, before), _shown(kind, after))
             found.append(Reason(kind, item, *(shown if shown[0] != shown[1] else (before, after))))
     return tuple(sorted(found, key=lambda reason: (_ORDER.index(reason.kind), reason.item)))
+
+
+def _param(name: str, before: Any, after: Any) -> Iterator[Reason]:
+    """Yield a reason for each value that differs: of a table, for those in it."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _param(f"{name}.{key}", before.get(key, _NOTHING), after.get(key, _NOTHING))
+        return
+    old, new = (None if value is _NOTHING else stage_text(value) for value in (before, after))
+    if old != new:
+        yield Reason("param", name, old, new)
 
 
 def _shown(kind: str, value: str | None) -> str | None:

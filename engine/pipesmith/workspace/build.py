@@ -82,12 +82,20 @@ class _Build:
         self.started = time.time()
         self.run_id = options.run_id or new_run_id()
 
+    def _damaged(self, hex: str) -> None:
+        self.notice(
+            f"object {hex[:8]} in the cache was damaged, and is in the trash now: what needs it is made again",
+            level="warning",
+            help="`pipe verify` reads every object",
+        )
+
     def notice(self, text: str, *, level: str = "info", help: str | None = None) -> None:
         self.listener(Notice(time=time.time(), level=level, text=text, help=help))
 
     def run(self, session: Session | None = None) -> BuildResult:
         session = session or self.workspace.session(self.options.overrides, self.options.compute)
         _ = session.pipeline  # what is wrong with it is told first
+        session.store.on_damage = self._damaged
         for text in self.workspace.state.notices:
             self.notice(text, level="warning")
         if not self.options.dry_run:

@@ -161,11 +161,24 @@ class Computes:
                 found[name] = local
         return found
 
-    def capacities(self, stages: Iterable[Stage], local: Executor) -> dict[str, Capacity]:
+    def here(self, name: str = "local") -> Capacity:
+        """Return what stages may have of this machine together: what there is, and no more than the compute says."""
+        from pipesmith.executors.machine import machine_capacity
+
+        found = machine_capacity()
+        options = self.session.pipeline.computes[name].options if name in self.session.pipeline.computes else {}
+        cpus, memory = options.get("cpus"), _bytes(options.get("memory"))
+        return replace(
+            found,
+            cpus=found.cpus if cpus is None else min(found.cpus, cpus),
+            memory_bytes=min(filter(None, (found.memory_bytes, memory)), default=None),
+        )
+
+    def capacities(self, stages: Iterable[Stage]) -> dict[str, Capacity]:
         """Return what the computes of stages that are to run have.
 
         Raises EnvironmentFailure where one can't be reached, ConfigError where a stage asks for more than it has."""
-        found = {"local": local.capacity()}
+        found = {"local": self.here()}
         findings: list[Finding] = []
         for stage in stages:
             compute = self.session.pipeline.computes[stage.compute]
@@ -489,10 +502,8 @@ def _state(session: Session, compute: Compute) -> ComputeState:
 
 
 def _this_machine(session: Session, compute: Compute) -> ComputeState:
-    from pipesmith.executors.probe import machine_capacity
-
     devices, error = _gpus_here(session, compute.name)
-    capacity = machine_capacity()
+    capacity = session.computes.here(compute.name)
     memory = capacity.memory_bytes or 0
     return ComputeState(
         name=compute.name,

@@ -196,22 +196,23 @@ def _resources(session: Session, stage: Stage) -> Iterable[Finding]:
     asked = stage.resources
     if not asked.raw or session.pipeline.computes[stage.compute].kind != "local":
         return
-    from pipesmith.executors.probe import machine_capacity
+    from pipesmith.executors.machine import machine_capacity
 
-    capacity = machine_capacity()
+    capacity = session.computes.here(stage.compute)
+    where = "this machine" if capacity == machine_capacity() else f"`{stage.compute}`"
     key = f"stage.{stage.base}.resources"
     if asked.cpus is not None and asked.cpus > capacity.cpus:
         yield _finding(
             session,
             f"{key}.cpus",
-            f"`{stage.name}` asks for {asked.cpus:g} CPUs, this machine has {capacity.cpus:g}",
+            f"`{stage.name}` asks for {asked.cpus:g} CPUs, {where} has {capacity.cpus:g}",
         )
     if asked.memory_bytes and capacity.memory_bytes and asked.memory_bytes > capacity.memory_bytes:
         have = capacity.memory_bytes / 1024**3
         yield _finding(
             session,
             f"{key}.memory",
-            f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, this machine has {have:.1f}G",
+            f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, {where} has {have:.1f}G",
         )
     if not session.computes.has_driver:
         yield from _gpus(session, stage)

@@ -137,7 +137,7 @@ def _told(
     session.stat_cache.flush()
     seconds = _seconds(session, told)
     before = {name: [each for each in earlier if each in wanted] for name, earlier in edges(pipeline).items()}
-    jobs = jobs or _jobs()
+    jobs = jobs or max(1, int(session.computes.here().cpus))
     return WhatIf(
         revision=revision,
         merged=merged,
@@ -184,12 +184,6 @@ def _seconds(session: Session, told: Mapping[str, Forecast]) -> dict[str, float 
         exact = each.known.seconds if each.known is not None else None
         found[name] = exact if exact is not None else last.get(name)
     return found
-
-
-def _jobs() -> int:
-    from pipesmith.executors.probe import machine_capacity
-
-    return max(1, int(machine_capacity().cpus))
 
 
 def _pin_what_is_here(session: Session, stages: Sequence[Stage]) -> Any:

@@ -46,7 +46,7 @@ def context_of(
         actions=session.actions,
         executors=session.computes.executors(local),
         choices=Choices(
-            jobs=options.jobs or max(1, int(local.capacity().cpus)),
+            jobs=options.jobs or max(1, int(session.computes.here().cpus)),
             keep_going=options.keep_going,
             force=plan.forced,
             held=options.held,
@@ -106,7 +106,7 @@ def limits_of(plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits
     to_run = [stage for stage in plan.stages if plan.verdicts[stage.name].state in (State.STALE, State.PENDING)]
     return Limits(
         context.choices.jobs,
-        plan.session.computes.capacities(to_run, local),
+        plan.session.computes.capacities(to_run),
         {name: "local" for name, compute in computes.items() if compute.kind == "local"},
         {name: compute.max_jobs for name, compute in computes.items()},
         plan.session.workspace.locks,
