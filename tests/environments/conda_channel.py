@@ -113,14 +113,14 @@ class Channel:
         self.add(name, version, depends, files=files, **more)
 
 
-def program_in(folder: Path) -> Path:
-    """Put a program that understands micromamba's command line into a folder, and return it."""
+def program_in(folder: Path, name: str = "micromamba") -> Path:
+    """Put a program that understands a command line of conda's into a folder, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     real = os.environ.get("PIPESMITH_TEST_CONDA")
-    target = folder / (os.path.basename(real) if real else "micromamba")
+    target = folder / (os.path.basename(real) if real else name)
     if real:
         target.symlink_to(real)
     else:
-        target.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STANDIN}" "$@"\n')
+        target.write_text(f'#!/bin/sh\nSTANDIN_NAME={name} exec "{sys.executable}" -S "{STANDIN}" "$@"\n')
         target.chmod(0o755)
     return target

@@ -1,7 +1,8 @@
-"""A stand-in for micromamba: as much of its command line, its JSON and its explicit files as is asked of it.
+"""A stand-in for micromamba, mamba or conda: as much of their command lines, their JSON and their explicit files as is
+asked of them.
 
 `create --dry-run --json` resolves: the newest versions that fit, by trying; `create --file` installs what an explicit
-file names. Its log, a line a call, lies beside the prefix it was asked for in `$STANDIN_LOG`.
+file names. STANDIN_NAME is the program's name, whose own flags alone it takes.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ def main() -> int:
     parser.add_argument("--channel", action="append", default=[])
     for flag in ("--dry-run", "--json", "--yes", "--quiet", "--override-channels"):
         parser.add_argument(flag, action="store_true")
+    is_conda = os.environ["STANDIN_NAME"] == "conda"
+    if is_conda:
+        parser.add_argument("--no-default-packages", action="store_true")
+        parser.add_argument("--show")
     given = parser.parse_intermixed_args()
     subdir = os.environ["CONDA_SUBDIR"]
-    if os.environ.get("STANDIN_LOG"):
-        with open(os.environ["STANDIN_LOG"], "a") as log:
-            log.write(f"{given.action} {subdir} {'dry' if given.dry_run else given.prefix}\n")
     if given.action == "config":
+        if (given.show if is_conda else given.specs[-1]) != "channels":
+            parser.error("nothing else is asked")
         channels = os.environ.get("CONDA_CHANNELS")
         print(json.dumps({"channels": channels.split(",") if channels else []}))
         return 0
@@ -65,7 +69,10 @@ def resolve(specs: list[str], channels: list[str], subdir: str, prefix: str) -> 
         print("error    libmamba Could not solve for environment specs", file=sys.stderr)
         return 1
     records = [{key: value for key, value in found[name].items() if key != "noarch"} for name in sorted(found)]
-    actions = {"FETCH": records, "LINK": records, "PREFIX": prefix}
+    linked = records
+    if os.environ["STANDIN_NAME"] == "conda":  # which says where a package is from of those alone that it has to get
+        linked = [{"name": record["name"], "version": record["version"], "platform": subdir} for record in records]
+    actions = {"FETCH": records, "LINK": linked, "PREFIX": prefix}
     print(json.dumps({"actions": actions, "dry_run": True, "prefix": prefix, "success": True}))
     return 0
 

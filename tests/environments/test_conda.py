@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def channel(tmp_path: Path) -> Channel:
 
 
 @pytest.fixture
-def project(repo: Repo, channel: Channel, tmp_path: Path) -> Iterator[Repo]:
+def project(repo: Repo, channel: Channel) -> Repo:
     """A repository whose PATH has the program, and whose settings name the channel."""
     program = program_in(repo.home / "tools")
     repo.env |= {
@@ -48,7 +47,6 @@ def project(repo: Repo, channel: Channel, tmp_path: Path) -> Iterator[Repo]:
         "CONDA_CHANNELS": channel.url,
         "CONDA_SOLVER": "classic",
         "CONDA_ADD_PIP_AS_PYTHON_DEPENDENCY": "false",
-        "STANDIN_LOG": str(tmp_path / "log"),
     }
     return repo
 
@@ -57,6 +55,13 @@ def write(repo: Repo, *conda: str, more: str = "", stage: str = STAGE) -> None:
     listed = ", ".join(f'"{spec}"' for spec in conda)
     head = f'[environment.e]\npython = "{PYTHON}"\nconda = [{listed}]\n{more}\n'
     repo.write("pipeline.toml", head + stage.format(note=repo.note("a")))
+
+
+def without_programs(path: str) -> str:
+    """Return a PATH without the folders that have a program for conda packages."""
+    names = ("micromamba", "mamba", "conda")
+    folders = path.split(os.pathsep)
+    return os.pathsep.join(each for each in folders if not any(os.path.exists(f"{each}/{name}") for name in names))
 
 
 def pins(repo: Repo) -> list[str]:
@@ -72,6 +77,7 @@ def test_a_stage_runs_in_conda_packages_pinned_for_every_platform(project: Repo)
     result = project.pipe("build")
     assert project.read("o.txt") == "2.0\n2.0 said\n"
     assert "building an environment of 3 packages" in result.stderr
+    assert "environment `e` has no set of conda packages for osx-64, osx-arm64" in result.stderr
     assert "built     environment e  " in result.stdout
     python = f"python-{'.'.join(map(str, sys.version_info[:3]))}-0.tar.bz2"
     assert pins(project) == [
@@ -87,6 +93,19 @@ def test_a_stage_runs_in_conda_packages_pinned_for_every_platform(project: Repo)
     assert project.pipe("build", "--json").json()["status"] == "up-to-date"
     project.commit()
     assert project.pipe("status", "--rev", "HEAD", "--json").stages(key="state") == {"a": "fresh"}
+
+
+@pytest.mark.parametrize("name", ["mamba", "conda"])
+def test_programs_of_another_name(project: Repo, tmp_path: Path, name: str) -> None:
+    """With flags of their own; conda's is found where only the user's shell knows it."""
+    program = program_in(tmp_path / name, name)
+    project.env["PATH"] = without_programs(project.env["PATH"])
+    project.env |= (
+        {"CONDA_EXE": str(program)} if name == "conda" else {"PATH": f"{program.parent}:{project.env['PATH']}"}
+    )
+    write(project, "alpha")
+    project.pipe("build")
+    assert project.read("o.txt") == "2.0\n2.0 said\n"
 
 
 def test_an_edited_table_keeps_what_fits_and_an_update_does_not(project: Repo, channel: Channel) -> None:
@@ -113,6 +132,7 @@ def test_without_a_program_the_error_says_what_to_install(repo: Repo) -> None:
     """Before anything runs: with exit 2, at the line that asks for it; also where the pin is there and the environment
     is not. What is built needs no program."""
     write(repo, "alpha")
+    repo.env["PATH"] = without_programs(repo.env["PATH"])
     for command in (("build",), ("env", "build"), ("env", "update", "e")):
         failed = repo.pipe(*command, check=False)
         assert failed.returncode == 2 and "Traceback" not in failed.stderr
@@ -125,7 +145,7 @@ def test_a_pin_needs_a_program_only_where_it_is_not_built(project: Repo) -> None
     write(project, "alpha")
     project.pipe("build")
     project.ran()
-    project.env["PATH"] = project.env["PATH"].partition(":")[2]
+    project.env["PATH"] = without_programs(project.env["PATH"])
     project.env.pop("MAMBA_EXE", None)
     project.pipe("build", "--force")
     assert project.ran() == ["a"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipesmith.environments.conda import (
@@ -50,10 +50,12 @@ class _NoSet(Exception):
         self.what, self.whole = what, whole
 
 
-def resolve_conda(environment: Environment, python: str, kept: Sequence[str], root: str | None) -> CondaSet:
+def resolve_conda(
+    environment: Environment, python: str, kept: Sequence[str], root: str | None, notice: Callable[[str], None]
+) -> CondaSet:
     """Return the exact set that an environment's `conda` resolves to now, on all platforms that have one.
 
-    kept: lines of a pin; what still fits of them is kept. Raises UserError without a program, EnvironmentFailure where
+    kept: lines of a pin; what still fits of them is kept. notice: told which platforms have none. Raises UserError without a program, EnvironmentFailure where
     no platform has such a set, or a channel can't be read."""
     program = need_conda(f"environment `{environment.name}`")
     specs = [" ".join(spec.split()) for spec in environment.conda]
@@ -73,6 +75,8 @@ def resolve_conda(environment: Environment, python: str, kept: Sequence[str], ro
             f"environment `{environment.name}` can't be resolved: {failures[here].what}",
             f"{program.name} says: {failures[here].whole}",
         )
+    if failures:
+        notice(f"environment `{environment.name}` has no set of conda packages for {', '.join(sorted(failures))}")
     first = next(iter(found.values()))
     version = str(first["python"]["version"]) if "python" in first else python
     return CondaSet(
@@ -91,12 +95,13 @@ def _channels(environment: Environment, program: CondaProgram, root: str | None)
     """Return an environment's channels, else those of the program's own settings, else conda-forge."""
     if environment.channels:
         return environment.channels
-    asked = ["list", "channels"] if program.name.startswith("micromamba") else ["--show", "channels"]
-    done = program.run(["config", *asked, "--json"], subdir=this_platform(), cwd=root)
-    for document in documents(done.stdout):
-        known = document.get("channels")
-        if isinstance(known, list) and known and known != ["defaults"]:
-            return tuple(str(each) for each in known)
+    ways = (["list", "channels"], ["--show", "channels"])  # the first is micromamba's and mamba's since version 2
+    for asked in ways[1:] if program.name == "conda" else ways:
+        done = program.run(["config", *asked, "--json"], subdir=this_platform(), cwd=root)
+        for document in documents(done.stdout):
+            known = document.get("channels")
+            if isinstance(known, list) and known and known != ["defaults"]:
+                return tuple(str(each) for each in known)
     return (DEFAULT_CHANNEL,)
 
 
@@ -134,7 +139,7 @@ class _Solver:
         os.makedirs(self._lists, exist_ok=True)
         prefix = os.path.join(tempfile.gettempdir(), f"pipe-conda-{os.urandom(8).hex()}")  # which nothing makes
         arguments = ["create", "--dry-run", "--json", "--yes", "--prefix", prefix, "--override-channels"]
-        if not self._program.name.startswith("micromamba"):
+        if self._program.name == "conda":  # the others have none
             arguments.append("--no-default-packages")
         done = self._program.run(
             [*arguments, *self._channels, *specs], subdir=platform, packages=self._lists, cwd=self._root

@@ -36,11 +36,13 @@ def resolve(
     upgrade: bool = False,
     root: str | None = None,
     image: Callable[[Environment], str] | None = None,
+    notice: Callable[[str], None] = lambda _text: None,
 ) -> EnvironmentPin:
     """Return the exact set that an environment's requirements resolve to now.
 
     previous: what still fits of it is kept, unless `upgrade`. root: where uv looks for its configuration. image:
-    resolves an `image` to one with a digest, None where there is no Docker daemon to ask.
+    resolves an `image` to one with a digest, None where there is no Docker daemon to ask. notice: told what is left
+    out.
     Raises UserError for what can't be built or pinned, EnvironmentFailure where uv finds no set or no index.
     """
     if environment.image is not None:
@@ -59,7 +61,7 @@ def resolve(
     if environment.conda:
         from pipesmith.environments.conda_resolve import resolve_conda
 
-        found = resolve_conda(environment, python, kept.conda, root)
+        found = resolve_conda(environment, python, kept.conda, root, notice)
         conda, python, given = found.lines, found.python, found.versions
     resolved = _beside(environment.name, asked, python, kept.resolved, root, given) if asked.requirements else ()
     return EnvironmentPin(

@@ -176,6 +176,7 @@ class Pins:
                     upgrade=upgrade,
                     root=self._session.workspace.root,
                     image=self._session.computes.resolve_image,
+                    notice=notice,
                 )
             self._texts.pop(name, None)
 
