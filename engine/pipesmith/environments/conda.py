@@ -133,7 +133,8 @@ def explain_conda(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     """Return what went wrong, as one line of the program's own, and all of its text on one line."""
     told: list[str] = []
     for document in documents(done.stdout):
-        problems = document.get("solver_problems") or document.get("message") or document.get("error")
+        several = [each.get("message") or each.get("error") for each in document.get("errors") or ()]
+        problems = document.get("solver_problems") or several or document.get("message") or document.get("error")
         if problems:
             told = problems if isinstance(problems, list) else [str(problems)]
     if not told:

@@ -55,8 +55,8 @@ def resolve_conda(
 ) -> CondaSet:
     """Return the exact set that an environment's `conda` resolves to now, on all platforms that have one.
 
-    kept: lines of a pin; what still fits of them is kept. notice: told which platforms have none. Raises UserError without a program, EnvironmentFailure where
-    no platform has such a set, or a channel can't be read."""
+    kept: lines of a pin; what still fits of them is kept. notice: told which platforms have none. Raises UserError
+    without a program, EnvironmentFailure where no platform has such a set, or a channel can't be read."""
     program = need_conda(f"environment `{environment.name}`")
     specs = [" ".join(spec.split()) for spec in environment.conda]
     if "python" not in {_name(spec) for spec in specs}:
