@@ -22,6 +22,7 @@ from pipesmith.records import replace
 from pipesmith.store.modes import make_folders
 from pipesmith.workspace.preflight import preflight, preflight_gpus
 from pipesmith.workspace.session import select_stages
+from pipesmith.workspace.wiring import session_context
 
 if TYPE_CHECKING:
     from pipesmith.executors.gpus import GpuHold
@@ -63,23 +64,13 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
         raise UserError(f"input `{layout_problems[0]}` is not there", f"run `pipe build --upstream-only {stage_name}`")
     session.cold.tell(notice)
     session.computes.said = notice
-    build = BuildContext(
-        repo=workspace.repo,
-        root=workspace.root,
-        pipe_dir=workspace.pipe_dir,
-        pipeline=pipeline,
+    build = session_context(
+        session,
+        notice,
         run="shell",
-        tree=session.tree,
-        fresh_tree=session.fresh_tree,
-        digest_now=session.output_now,
-        state=workspace.state,
-        store=session.store,
-        actions=session.actions,
         executors={},
         choices=Choices(jobs=1),
         listener=lambda event: None,
-        environment=lambda each: session.pins.materialise(each, notice),
-        dataset_files=session.pins.dataset_files,
         git={"commit": workspace.repo.head(), "branch": workspace.repo.branch()},
     )
     scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{os.urandom(8).hex()}")
@@ -112,7 +103,7 @@ def _in_a_container(
     from pipesmith.executors.docker_shell import run_interactive
 
     executor = session.computes.docker(build.pipeline.computes[stage.compute])
-    session.computes.capacities([stage], executor)
+    session.computes.capacities([stage])
     key = verdict.fingerprint.key if verdict.fingerprint is not None else ""
     stage = stage if key else replace(stage, keep=None)
     live = LiveLog(os.path.join(tmpdir, "shell.log"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from pipesmith.build.context import BuildContext, Choices, Elsewhere
 from pipesmith.build.evidence import Stamper
@@ -19,7 +20,7 @@ from pipesmith.workspace.plan import BuildOptions, Plan
 from pipesmith.workspace.recording import Recorder
 from pipesmith.workspace.session import Session
 
-__all__ = ["context_of", "limits_of", "runner_of"]
+__all__ = ["context_of", "limits_of", "runner_of", "session_context"]
 
 
 def context_of(
@@ -31,19 +32,11 @@ def context_of(
     notice: Callable[..., None],
 ) -> BuildContext:
     """Return what all jobs of a build share."""
-    session, workspace, run = plan.session, plan.session.workspace, recorder.record.id
-    return BuildContext(
-        repo=workspace.repo,
-        root=workspace.root,
-        pipe_dir=workspace.pipe_dir,
-        pipeline=session.pipeline,
+    session, run = plan.session, recorder.record.id
+    return session_context(
+        session,
+        notice,
         run=run,
-        tree=session.tree,
-        fresh_tree=session.fresh_tree,
-        digest_now=session.output_now,
-        state=workspace.state,
-        store=session.store,
-        actions=session.actions,
         executors=session.computes.executors(local),
         choices=Choices(
             jobs=options.jobs or max(1, int(session.computes.here().cpus)),
@@ -55,13 +48,31 @@ def context_of(
             deliver=options.deliver,
         ),
         listener=listener,
-        environment=lambda stage: session.pins.materialise(stage, notice),
-        dataset_files=session.pins.dataset_files,
         git=recorder.git,
         user=recorder.record.user,
         host=recorder.record.host,
         elsewhere=_elsewhere(session, run),
         cold_s=lambda stage, since: session.cold.seconds(stage.environment or "", since),
+    )
+
+
+def session_context(session: Session, notice: Callable[..., None], **own: Any) -> BuildContext:
+    """Return the context of what is done with stages of a session. own: the fields that are not the session's."""
+    workspace = session.workspace
+    return BuildContext(
+        repo=workspace.repo,
+        root=workspace.root,
+        pipe_dir=workspace.pipe_dir,
+        pipeline=session.pipeline,
+        tree=session.tree,
+        fresh_tree=session.fresh_tree,
+        digest_now=session.output_now,
+        state=workspace.state,
+        store=session.store,
+        actions=session.actions,
+        environment=lambda stage: session.pins.materialise(stage, notice),
+        dataset_files=session.pins.dataset_files,
+        **own,
     )
 
 
