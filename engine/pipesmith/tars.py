@@ -19,8 +19,8 @@ from pipesmith.records import record
 
 __all__ = ["CutShort", "Packer", "Parcel", "pack", "unpack"]
 
-_CHUNK = 1 << 20
-_AHEAD = 8  # chunks between the thread that packs and the one that sends
+_CHUNK = 1 << 18  # memory for larger ones is given back to the system each time, which costs more than it saves
+_AHEAD = 16  # chunks between the thread that packs and the one that sends
 
 
 class CutShort(EnvironmentFailure):
