@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipesmith.docker_api import Address, ConnectionLost, DaemonAnswer, DockerApi
-from pipesmith.errors import EnvironmentFailure, PipeError, UserError
+from pipesmith.errors import EnvironmentFailure, PipeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Daemon:
         docker = _package(self.compute)
         settings: dict[str, Any] = {"timeout": _TIMEOUT_S}
         if self.url is None:
-            settings |= _as_the_command_does(docker)
+            settings |= _as_the_command_does(docker, self.compute)
         else:
             settings["base_url"] = self.url
             if self.url.startswith("ssh://"):
@@ -221,6 +221,10 @@ class Daemon:
         )
 
 
+def _lost(compute: str, why: str, help: str) -> DaemonGone:
+    return DaemonGone(f"the Docker daemon of `{compute}` can't be reached: {why}", help)
+
+
 def _client(docker: Any, settings: dict[str, Any], version: str) -> Any:
     """Make a client. Its version is given, so that nothing is asked before what the environment says of certificates
     and proxies is set aside: REQUESTS_CA_BUNDLE would overrule the daemon's own authority."""
@@ -255,9 +259,9 @@ def _address_of_the_command(compute: str) -> Address:
     host = environ.get("DOCKER_HOST")
     if host and not (environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_CERT_PATH")):
         return Address(url=host)
-    if not host and not environ.get("DOCKER_CONTEXT") and not _has_context():
+    if not host and (environ.get("DOCKER_CONTEXT") or _current_context()) == "default":
         return Address(url="unix:///var/run/docker.sock")
-    settings = _as_the_command_does(_package(compute))
+    settings = _as_the_command_does(_package(compute), compute)
     known = settings.get("tls") or None
     tls: dict[str, str] = {}
     if known is not None:
@@ -267,41 +271,68 @@ def _address_of_the_command(compute: str) -> Address:
     return Address(url=str(settings["base_url"]), tls=tls, secure=known is not None)
 
 
-def _has_context() -> bool:
-    """Return whether the `docker` command's settings name a context other than its default."""
-    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+def _settings_folder() -> str:
+    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+
+
+def _current_context() -> str:
+    """Return the context that the `docker` command's settings name."""
     try:
-        with open(os.path.join(folder, "config.json"), "rb") as file:
+        with open(os.path.join(_settings_folder(), "config.json"), "rb") as file:
             settings = json.load(file)
     except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and settings.get("currentContext") not in (None, "", "default")
+        return "default"
+    return str(settings.get("currentContext") or "default") if isinstance(settings, dict) else "default"
 
 
-def _as_the_command_does(docker: Any) -> dict[str, Any]:
-    """Return the settings that DOCKER_HOST and its like, else the current context, ask for."""
-    if os.environ.get("DOCKER_HOST"):
-        settings: dict[str, Any] = docker.utils.kwargs_from_env()
-        if os.environ["DOCKER_HOST"].startswith("ssh://"):
-            settings |= {"base_url": _with_port(os.environ["DOCKER_HOST"]), "use_ssh_client": True}
+def _as_the_command_does(docker: Any, compute: str) -> dict[str, Any]:
+    """Return the settings that DOCKER_HOST and its like, else DOCKER_CONTEXT or the current context, ask for. Raises
+    DaemonGone."""
+    host = os.environ.get("DOCKER_HOST")
+    if host:
+        try:
+            settings: dict[str, Any] = docker.utils.kwargs_from_env()
+        except docker.errors.DockerException:
+            where = os.environ.get("DOCKER_CERT_PATH") or "~/.docker"
+            raise _lost(
+                compute,
+                f"no certificates for {host}: `{where}` lacks `cert.pem` or `key.pem`",
+                "DOCKER_CERT_PATH names their folder; without TLS, leave DOCKER_TLS_VERIFY out",
+            ) from None
+        if host.startswith("ssh://"):
+            settings |= {"base_url": _with_port(host), "use_ssh_client": True}
         return settings
-    from docker.context import ContextAPI
-
+    name = os.environ.get("DOCKER_CONTEXT")
+    called = f"Docker context `{name}`" if name else "current Docker context"
     try:
-        context = ContextAPI.get_current_context()
-    except Exception as error:
-        raise UserError(
-            f"the current Docker context can't be read: {error}", "`docker context ls` shows them"
-        ) from None
-    if context is None:
-        raise UserError("the current Docker context does not exist", "`docker context use default`, or set DOCKER_HOST")
-    host = str(context.Host)
-    settings = {"base_url": host}
-    if host.startswith("ssh://"):
-        settings = {"base_url": _with_port(host), "use_ssh_client": True}
-    if context.TLSConfig:
-        settings["tls"] = context.TLSConfig
+        url, keys, verified = _context(name or _current_context())
+    except FileNotFoundError:
+        help = "`docker context ls` shows them; DOCKER_HOST and DOCKER_CONTEXT name another one"
+        raise _lost(compute, f"the {called} does not exist", help) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _lost(compute, f"the {called} can't be read: {error}", "`docker context ls` shows them") from None
+    settings = {"base_url": url}
+    if url.startswith("ssh://"):
+        settings = {"base_url": _with_port(url), "use_ssh_client": True}
+    if keys:
+        pair = (keys["cert"], keys["key"]) if "cert" in keys and "key" in keys else None
+        settings["tls"] = docker.tls.TLSConfig(client_cert=pair, ca_cert=keys.get("ca"), verify=verified)
     return settings
+
+
+def _context(name: str) -> tuple[str, dict[str, str], bool]:
+    """Return URL and keys of a context of the `docker` command, and whether its daemon's certificate is verified. Read
+    here, since the package finds none where that command has written no settings besides."""
+    from hashlib import sha256
+
+    if name == "default":
+        return "unix:///var/run/docker.sock", {}, False
+    folder, digest = os.path.join(_settings_folder(), "contexts"), sha256(name.encode()).hexdigest()
+    with open(os.path.join(folder, "meta", digest, "meta.json"), "rb") as file:
+        endpoint = json.load(file)["Endpoints"]["docker"]
+    paths = {key: os.path.join(folder, "tls", digest, "docker", f"{key}.pem") for key in ("ca", "cert", "key")}
+    keys = {key: path for key, path in paths.items() if os.path.exists(path)}
+    return str(endpoint["Host"]), keys, not endpoint.get("SkipTLSVerify")
 
 
 def _with_port(url: str) -> str:

@@ -81,15 +81,18 @@ def test_a_shell_sees_what_the_stage_sees(repo, far_place, pipeline):
     assert not list((repo.pipe_dir / "tmp").glob("shell-*"))
 
 
-@pytest.mark.parametrize("how", ["DOCKER_HOST", "context"])
+@pytest.mark.parametrize("how", ["DOCKER_HOST", "DOCKER_CONTEXT", "context"])
 def test_without_a_host_it_is_what_the_docker_command_uses(repo, docker_place, pipeline, how):
     url = docker_place.host.partition('"')[2].rstrip('"')
     docker_place.toml = docker_place.toml.replace(docker_place.host, "")
     if how == "DOCKER_HOST":
         repo.env["DOCKER_HOST"] = url
     else:
-        for words in (("create", "box", "--docker", f"host={url}"), ("use", "box")):
-            repo.run("docker", "context", *words)
+        repo.run("docker", "context", "create", "box", "--docker", f"host={url}")
+        if how == "context":
+            repo.run("docker", "context", "use", "box")
+        else:
+            repo.env["DOCKER_CONTEXT"] = "box"
     pipeline(docker_place, '[stage.a]\nrun = "cat /proc/1/cgroup > {outputs.o}"\noutputs = { o = "o" }\n')
     began = time.time()
     repo.pipe("build")
@@ -100,7 +103,13 @@ def test_without_a_host_it_is_what_the_docker_command_uses(repo, docker_place, p
         repo.run("docker", "context", "rm", "box")
         (repo.home / ".docker" / "config.json").write_text('{"currentContext": "box"}')
         gone = repo.pipe("build", "--force", check=False)
-        assert gone.returncode != 0 and "Docker context" in gone.stderr
+        assert gone.returncode == 1 and "`where`" in gone.stderr and "current Docker context" in gone.stderr
+    wrong = {"DOCKER_CONTEXT": "nosuch"}
+    if how == "DOCKER_HOST":
+        wrong = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/no/such"}
+    gone = repo.pipe("build", "--force", check=False, env=wrong)
+    assert gone.returncode == 1 and "`where`" in gone.stderr and "Traceback" not in gone.stderr
+    assert ("`/no/such` lacks" if how == "DOCKER_HOST" else "Docker context `nosuch` does not exist") in gone.stderr
 
 
 @needs_root
