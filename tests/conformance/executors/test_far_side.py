@@ -367,6 +367,29 @@ def test_a_pool_goes_on_without_a_host_that_is_gone(repo, docker_place, pipeline
     assert none.returncode == 1 and "none of the hosts of `where` can be reached" in none.stderr
 
 
+def test_a_stage_is_taken_up_on_the_host_that_has_it(repo, docker_place, tls_place, pipeline):
+    """Of a pool the one where it runs, though another one is as free."""
+    text = """
+        [stage.a]
+        run = "echo begun; sleep 5; echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """
+    pipeline(tls_place, text)
+    repo.pipe("compute", "up", "where")  # its image is pinned then, whichever host is asked
+    process = repo.start("build", "-v")
+    wait_for_line(process, "begun")
+    process.kill()
+    process.communicate()
+    first = docker_place.host.partition('"')[2].rstrip('"')
+    url, keys = tls_place.host.split("\n")
+    second = url.partition('"')[2].rstrip('"')
+    tls_place.toml = tls_place.toml.replace(tls_place.host, f'hosts = ["{first}", "{second}"]\n{keys}')
+    pipeline(tls_place, text)
+    result = repo.pipe("build")
+    assert "goes on in a container of an earlier build" in result.stdout + result.stderr
+    assert repo.read("o") == "1\n" and containers(tls_place, repo, "-a") == []
+
+
 @pytest.mark.slow
 def test_a_host_of_a_pool_that_dies(repo, mortal_place, docker_place, pipeline):
     """What ran there has failed, or is tried again elsewhere; all else goes to the others."""
