@@ -319,7 +319,7 @@ def _push(client: Any, name: str) -> str | None:
         if "error" in line:
             raise EnvironmentFailure(
                 f"the image `{name}` can't be pushed: {' '.join(str(line['error']).split())}",
-                "`docker login` on that machine may be missing",
+                "`docker login` of its registry may be missing on this machine",
             )
         digest = (line.get("aux") or {}).get("Digest", digest)
     return digest
