@@ -123,6 +123,7 @@ class DockerAttempt:
             if self._log is not None:
                 os.close(self._log)
             used = self._watch
+            full = self._job.memory_bytes if told.get("out_of_memory") else None  # it had all of it, seen or not
             self._result = JobResult(
                 exit_code=told.get("exit"),
                 root=self._root,
@@ -134,7 +135,7 @@ class DockerAttempt:
                 usage=Usage(
                     wall_s=time.monotonic() - self._began,
                     cpu_s=used.cpu_s if used is not None else 0.0,
-                    peak_bytes=used.peak_bytes if used is not None else 0,
+                    peak_bytes=max(used.peak_bytes if used is not None else 0, full or 0),
                 ),
                 gpu=self._gpu,
                 tail=tail,

@@ -261,6 +261,8 @@ def test_too_much_memory_is_named(repo, docker_place, pipeline):
     result = repo.pipe("build", check=False)
     assert result.returncode == 1
     assert "too much memory" in result.stdout + result.stderr
+    (stage,) = repo.pipe("show", "--json").json()["stages"]
+    assert stage["peak_bytes"] >= 100 << 20
 
 
 def test_a_compute_that_cannot_be_reached(repo, pipeline, docker_place):
