@@ -26,21 +26,19 @@ _MANY = 3  # of other programs on a GPU, so many are named
 
 
 class GpuHold:
-    """GPUs that were given to one stage. ids: as CUDA_VISIBLE_DEVICES names them. memory_bytes: what it asked of each,
-    None for whole ones. notes: what a person should know of them."""
+    """GPUs that were given to one stage. ids: as CUDA_VISIBLE_DEVICES names them. notes: what a person should know of
+    them."""
 
     def __init__(
         self,
         gpus: Sequence[Gpu],
         files: Sequence[ShareFile],
         *,
-        memory_bytes: int | None = None,
         notes: tuple[str, ...] = (),
         watch: GpuWatch | None = None,
     ) -> None:
         self.gpus = tuple(gpus)
         self.ids = tuple(gpu.id for gpu in gpus)
-        self.memory_bytes = memory_bytes
         self.notes = notes
         self._files = list(files)
         self._watch = watch
@@ -194,7 +192,6 @@ class GpuPool:
             return GpuHold(
                 [offer.state.gpu for offer in taken],
                 [offer.file for offer in taken],
-                memory_bytes=memory_bytes,
                 notes=tuple(note for offer in taken if (note := _note(offer)) is not None),
                 watch=self._watch,
             )
