@@ -98,6 +98,26 @@ def test_three_computes_at_once(repo, docker_place, tls_place, counted, count: i
     assert threads <= 8 * jobs + 20
 
 
+def test_each_host_of_a_pool_is_packed_by_what_was_asked(repo, docker_place, tls_place) -> None:
+    """Three stages of 200 MB do not fit on two hosts of 300 MB, though those have 600 MB together: the third waits, and
+    holds no slot meanwhile."""
+    first = docker_place.host.partition('"')[2].rstrip('"')
+    url, keys = tls_place.host.split("\n")
+    url = url.partition('"')[2].rstrip('"')
+    hosts = ", ".join(f'{{ url = "{each}", memory = "300M" }}' for each in (first, url))
+    head = docker_place.toml.replace(docker_place.host, f"hosts = [{hosts}]\n{keys}")
+    where = 'compute = "where"\nenvironment = "tools"\nresources = { memory = "200M" }'
+    stages = [
+        f'[stage.{name}]\nrun = "sleep 1; echo 1 > {{outputs.o}}"\noutputs = {{ o = "{name}.out" }}\n{where}\n'
+        for name in "abc"
+    ]
+    near = '[stage.near]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "near.out" }\n'
+    repo.write("pipeline.toml", f"{head}\n{''.join(stages)}{near}")
+    built = repo.pipe("build", "-j3")
+    order = [line.split()[1].rstrip(":") for line in built.stdout.splitlines() if line.startswith("run ")]
+    assert order == ["a", "b", "near", "c"]
+
+
 def thread_count(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
