@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from bench.containers import Load, bytes_sent, daemons, results_back, sending, trivial_stage
 from bench.graphs import Shape, commit
@@ -429,6 +433,47 @@ def _containers(tools: Tools, sizes: Sizes) -> Iterator[Row]:
         )
 
 
+_DEBOUNCE_S = 0.1  # what `pipe watch` waits after a save, if it is not told otherwise
+
+
+def _watch(tools: Tools, sizes: Sizes) -> Iterator[Row]:
+    """From a save to the line that says that its stage runs, without the time that the watch waits for more saves."""
+    shape = sizes.no_ops[1]
+    repo = tools.built("pipe", shape)
+    took = []
+    with subprocess.Popen(
+        [tools.pipe, "watch"], cwd=repo, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        _until(watching.stdout, "waiting")
+        for number in range(2 + 2 * sizes.rounds):
+            time.sleep(0.5)
+            began = time.perf_counter()
+            (repo / f"src/s{number}/f0").write_text(f"save {number}\n")
+            _until(watching.stdout, "run ")
+            took.append(time.perf_counter() - began - _DEBOUNCE_S)
+            _until(watching.stdout, "waiting")
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+    shutil.rmtree(repo)
+    found = Figures(took[2:])
+    yield Row(
+        what=f"`pipe watch`, {shape}: from a save to the start of its stage, over the debounce",
+        value=found.median_ms,
+        unit=" ms",
+        bound=150,
+        aim=75,
+        detail=f"{min(found.seconds) * 1000:.0f} to {max(found.seconds) * 1000:.0f} ms",
+    )
+
+
+def _until(lines: IO[str], word: str) -> None:
+    for line in lines:
+        if line.startswith(word):
+            return
+    sys.exit(f"bench: `pipe watch` ended without a line `{word}…`")
+
+
 GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "version": _version,
     "no-op": _no_ops,
@@ -438,6 +483,7 @@ GROUPS: dict[str, Callable[[Tools, Sizes], Iterator[Row]]] = {
     "restore": _restore,
     "push": _push,
     "ranges": _ranges,
+    "watch": _watch,
     "containers": _containers,
     "peers": _peers,
 }
