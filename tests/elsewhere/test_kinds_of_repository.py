@@ -347,3 +347,17 @@ def test_init_writes_nothing_among_gits_own_files(repo: Repo, inside: str) -> No
     done = repo.pipe("-C", str(top / inside), "init", check=False)
     assert (done.returncode, "belongs to git" in done.stderr) == (2, True)
     assert not (top / inside / "pipeline.toml").exists()
+
+
+def test_a_partial_clone_without_work_tree_whose_remote_is_gone_says_so(repo: Repo) -> None:
+    """Nothing is taken for absent that could only not be fetched."""
+    repo.write("pipeline.toml", "[stage.a]\nrun = 'true'\n")
+    commit = repo.commit()
+    repo.git("config", "uploadpack.allowFilter", "true")
+    there = repo.path.parent / "partial"
+    repo.git("clone", "-q", "--no-checkout", "--filter=blob:none", f"file://{repo.path}", str(there))
+    repo.path.rename(repo.path.parent / "moved")
+    clone = Repo(there, repo.home)
+    done = clone.pipe("status", "--rev", commit, check=False)
+    assert done.returncode == 1
+    assert "pipeline.toml" in done.stderr and "partial clone" in done.stderr

@@ -89,15 +89,14 @@ def workspace_at(path: str, revision: str) -> Workspace:
     commit = resolve_commit(repo, revision)
     folder = "" if repo.is_bare else os.path.relpath(start, repo.top)
     folder = "" if folder == "." else folder
+    listed = os.fsdecode(repo.run("ls-tree", "-r", "-z", "--full-tree", "--name-only", commit)).split("\0")
+    found = [each for each in listed if os.path.basename(each) == PIPELINE_NAME]
     while True:
-        file = f"{folder}/{PIPELINE_NAME}" if folder else PIPELINE_NAME
-        if repo.process("cat-file", "-e", f"{commit}:{file}").returncode == 0:
+        if (f"{folder}/{PIPELINE_NAME}" if folder else PIPELINE_NAME) in found:
             return Workspace(repo, os.path.join(repo.top, folder) if folder else repo.top)
         if not folder:
             break
         folder = os.path.dirname(folder)
-    listed = os.fsdecode(repo.run("ls-tree", "-r", "-z", "--name-only", commit)).split("\0")
-    found = [each for each in listed if os.path.basename(each) == PIPELINE_NAME]
     if repo.is_bare and len(found) == 1:
         return Workspace(repo, os.path.join(repo.top, os.path.dirname(found[0])))
     if found:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from pipesmith.errors import UserError
+from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.git.repository import cause
 from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import parse
 
@@ -24,13 +26,21 @@ def is_revision(workspace: Workspace, revision: str) -> bool:
 
 
 def lockfile_at(workspace: Workspace, revision: str) -> Lockfile | None:
-    """Return the workspace's lockfile at a revision, None where the revision or the file does not exist."""
+    """Return the workspace's lockfile at a revision, None where the revision or the file does not exist.
+
+    Raises EnvironmentFailure where it is in a partial clone's remote, which does not give it."""
     try:
         commit = workspace.repo.resolve(revision)
     except UserError:
         return None
     done = workspace.repo.process("cat-file", "blob", f"{commit}:{workspace.in_repo('pipe.lock')}")
     if done.returncode != 0:
+        said = os.fsdecode(done.stderr)
+        if "promisor remote" in said:
+            raise EnvironmentFailure(
+                f"{revision}:pipe.lock can't be read: {cause(said)}",
+                "this is a partial clone, so its remote must be there: see `git remote -v`",
+            )
         return None
     return parse(done.stdout.decode("utf-8", "surrogateescape"), file=f"{revision}:pipe.lock", cache=workspace.state)
 
