@@ -57,6 +57,21 @@ def test_gone_with_its_package(repo: Repo, plugin: dict[str, str]) -> None:
     assert repo.pipe("status", env=plugin).returncode == 0
 
 
+def test_a_kind_of_a_package_in_a_range_of_commits(repo: Repo, plugin: dict[str, str]) -> None:
+    """Every text of the range knows it, and where the package is gone none does, whatever was told before."""
+    start = repo.commit()
+    for number in range(2):
+        repo.write("pipeline.toml", PIPELINE % ("nomad", f'desc = "{number}"'))
+        repo.commit(f"text {number}")
+    for _time in range(2):
+        told = repo.pipe("status", "--rev", f"{start}..HEAD", env=plugin).stdout.splitlines()
+        assert [line.partition(" ")[2] for line in told] == [
+            f"stale: a (never built), b (never built)  text {number}" for number in range(2)
+        ]
+    gone = repo.pipe("status", "--rev", f"{start}..HEAD").stdout.splitlines()
+    assert len(gone) == 2 and all("unknown kind of compute `nomad`" in line for line in gone)
+
+
 def test_an_unknown_kind_is_told_with_those_installed(repo: Repo, plugin: dict[str, str]) -> None:
     repo.write("pipeline.toml", PIPELINE % ("nomda", ""))
     result = repo.pipe("status", check=False, env=plugin)

@@ -23,6 +23,7 @@ from pipesmith.git.tree_diffs import ABSENT, TreeChange, TreeDiffs
 from pipesmith.lockfile.history import LockHistory
 from pipesmith.lockfile.model import LockedOut, Lockfile, StageLock
 from pipesmith.pipeline.graph import order
+from pipesmith.pipeline.keys import COMPUTE_KINDS
 from pipesmith.pipeline.model import Environment, OriginKind, Pipeline, Stage
 from pipesmith.pipeline.params import lookup
 from pipesmith.records import field, record, replace
@@ -78,8 +79,8 @@ class Looked:
 @record(frozen=False)
 class _Seen:
     """The commit that was judged last. top: tree id of the workspace's folder. readers: stage to those that read what
-    it makes. by_param: param to the stages that it counts for. looks_back: whether a stage is compared with another
-    revision."""
+    it makes. by_param: param to the stages that it counts for. asks_more: whether something beside the tree was asked:
+    another revision, or what kinds of compute are installed."""
 
     top: str
     rules: PipeIgnore | None
@@ -88,7 +89,7 @@ class _Seen:
     order: tuple[str, ...]
     readers: dict[str, list[str]]
     by_param: dict[str, list[str]]
-    looks_back: bool
+    asks_more: bool
     lockfile: Lockfile
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
@@ -150,7 +151,7 @@ class Commits:
             file=file,
             pipeline=self._seen.pipeline,
             verdicts=self._seen.verdicts,
-            by_tree_alone=not (self._seen.looks_back or tree.has_submodules),
+            by_tree_alone=not (self._seen.asks_more or tree.has_submodules),
         )
         if len(self._done) >= _MOST_DONE:
             self._done.pop(next(iter(self._done)))
@@ -208,7 +209,8 @@ class Commits:
                 from pipesmith.pipeline.reader import read_pipeline
 
                 asked.clear()
-                found = read_pipeline(text, files=noted, default_name=os.path.basename(root), file=shown)
+                name = os.path.basename(root)
+                found = read_pipeline(text, files=noted, default_name=name, file=shown, kinds=_installed_kinds)
                 self._past.take(text, asked, found)
         known.add(asked, found)
         return found
@@ -483,11 +485,11 @@ class _Step:
         self.touched -= {_PIPELINE, _LOCK}
         if before is not None and pipeline.stages is before.pipeline.stages:
             excluded, ordered, readers = before.excluded, before.order, before.readers
-            by_param, looks_back = before.by_param, before.looks_back
+            by_param, asks_more = before.by_param, before.asks_more
         else:
             excluded, ordered, readers = pipeline.output_paths, order(pipeline), _readers(pipeline)
             by_param = _by_param(pipeline)
-            looks_back = any(each.vs for stage in pipeline.stages.values() for each in stage.expect)
+            asks_more = _asks_more(pipeline)
         return _Seen(
             top=self.tree.top,
             rules=rules,
@@ -496,7 +498,7 @@ class _Step:
             order=ordered,
             readers=readers,
             by_param=by_param,
-            looks_back=looks_back,
+            asks_more=asks_more,
             lockfile=lockfile,
         )
 
@@ -639,6 +641,12 @@ def _by_param(pipeline: Pipeline) -> dict[str, list[str]]:
     return found
 
 
+def _asks_more(pipeline: Pipeline) -> bool:
+    """Return whether a verdict on its stages rests on something beside the tree: a revision, or installed packages."""
+    compared = any(each.vs for stage in pipeline.stages.values() for each in stage.expect)
+    return compared or any(compute.kind not in COMPUTE_KINDS for compute in pipeline.computes.values())
+
+
 def _meaning(pipeline: Pipeline, stage: Stage) -> tuple[object, ...]:
     """Return all of pipeline.toml that a verdict on a stage rests on, but for the paths of all outputs."""
     parts = input_parts(stage, pipeline.stages)
@@ -671,6 +679,12 @@ def _has_pins(stage: Stage) -> bool:
     return stage.environment is not None or any(
         given.origin.kind is OriginKind.DATASET for given in stage.inputs.values()
     )
+
+
+def _installed_kinds() -> Mapping[str, str]:
+    from pipesmith.executors.plugins import installed_kinds
+
+    return installed_kinds()
 
 
 def _notebook(text: bytes) -> str:
