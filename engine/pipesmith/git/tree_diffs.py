@@ -31,11 +31,13 @@ class TreeDiffs:
             os.close(asked)
 
     def read(self) -> dict[tuple[str, str], list[TreeChange]]:
-        """Return pairs with what differs. Those that git can't tell of, since objects are missing, are left out."""
+        """Return pairs with what differs; none where git has ended in the middle, since an object can't be read."""
         with self._process as process:
             assert process.stdout is not None
             told = process.stdout.read()
         found: dict[tuple[str, str], list[TreeChange]] = {}
+        if process.returncode != 0:
+            return found
         last: list[TreeChange] = []
         *tokens, rest = told.split(b"\0")
         for at in range(0, len(tokens), 2):
@@ -47,8 +49,6 @@ class TreeDiffs:
             last.append((os.fsdecode(tokens[at + 1]), before[1:], old.decode(), now, new.decode()))
         if rest:
             _begin(rest.removesuffix(b"\n"), found)
-        if process.returncode != 0 and found:
-            found.popitem()  # where git stopped
         return found
 
     def close(self) -> None:
