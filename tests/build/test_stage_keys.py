@@ -132,13 +132,13 @@ def test_timeout(repo, toml) -> None:
     """timeout: failed, with all that it started."""
     toml("""
         [stage.a]
-        run = "sh -c 'trap \\"\\" TERM; sleep 60; sleep 60' & wait"
+        run = "sh -c 'trap \\"\\" TERM; sleep 600; sleep 600' & wait"
         timeout = "1s"
     """)
     began = time.monotonic()
     done = repo.pipe("build", "--json", check=False)
     assert done.returncode == 1 and "timed out" in done.json()["stages"][0]["error"]
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 300
 
 
 def test_frozen(repo, toml) -> None:

@@ -432,7 +432,7 @@ def test_a_folder_of_many_files_costs_one_mount(private_box: Box) -> None:
     result = private_box.run("wc -l < /proc/self/mountinfo; ls many | wc -l", mounts=private_box.inputs("many"))
     mounts, files = map(int, private_box.text())
     with open("/proc/self/mountinfo") as file:
-        assert mounts < len(file.readlines()) + 10
+        assert mounts < len(file.readlines()) + 200  # others mount and unmount meanwhile
     assert result.ok and files == 2000
 
 
