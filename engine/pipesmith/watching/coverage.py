@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Coverage"]
 
@@ -33,6 +33,10 @@ class Coverage:
                     break
                 ways.add(folder)
         object.__setattr__(self, "_ways", frozenset(ways))
+
+    def also(self, paths: frozenset[str]) -> Coverage:
+        """Return this with more paths that count themselves."""
+        return replace(self, exact=self.exact | paths)
 
     def counts(self, path: str) -> bool:
         """Return whether a change of this path is one to hear of."""

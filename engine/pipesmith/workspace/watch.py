@@ -19,7 +19,7 @@ from pipesmith.build.control import Control
 from pipesmith.errors import Cancelled, ConfigError, EnvironmentFailure, Finding, PipeError, UserError
 from pipesmith.events import Event
 from pipesmith.git.activity import GitActivity
-from pipesmith.records import field, record, replace
+from pipesmith.records import field, record
 from pipesmith.watching.change import Change, Kind
 from pipesmith.watching.coverage import Coverage
 from pipesmith.watching.lookout import Lookout
@@ -293,7 +293,7 @@ class _Watch:
     def _bare(self, session: Session) -> Coverage:
         bare = bare_coverage(self._workspace, session.asked)
         known = self._saves.coverage
-        return replace(known, exact=known.exact | bare.exact) if known is not None else bare
+        return known.also(bare.exact) if known is not None else bare
 
     def _check_words(self, session: Session) -> None:
         """Raise UserError for words of the command line that mean nothing here."""
