@@ -12,13 +12,13 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipesmith.errors import Cancelled, UserError
+from pipesmith.environments.programs import run_program
+from pipesmith.errors import UserError
 from pipesmith.records import record
 
 __all__ = ["PLATFORMS", "CondaProgram", "documents", "explain_conda", "find_conda", "need_conda", "this_platform"]
@@ -72,19 +72,7 @@ class CondaProgram:
         environ |= {"CONDA_NUMBER_CHANNEL_NOTICES": "0", "CONDA_ALWAYS_YES": "true", "MAMBA_NO_BANNER": "1"}
         if packages is not None:
             environ["CONDA_PKGS_DIRS"] = packages
-        done = subprocess.run(
-            [self.path, *arguments],
-            cwd=cwd,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
-            raise Cancelled()
-        return done
+        return run_program([self.path, *arguments], env=environ, cwd=cwd)
 
 
 def find_conda() -> CondaProgram | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Sequence
 
-from pipesmith.errors import Cancelled, EnvironmentFailure
+from pipesmith.environments.programs import run_program
+from pipesmith.errors import EnvironmentFailure
 
 __all__ = ["explain", "run_uv", "uv_binary"]
 
@@ -48,19 +48,7 @@ def run_uv(arguments: Sequence[str], *, cwd: str | None = None) -> subprocess.Co
     """
     environ = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     environ |= {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_NO_WRAP": "1"}  # its messages are read line by line
-    done = subprocess.run(
-        [uv_binary(), *arguments],
-        cwd=cwd,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
-        raise Cancelled()
-    return done
+    return run_program([uv_binary(), *arguments], env=environ, cwd=cwd)
 
 
 def explain(stderr: str) -> tuple[str, str]:
