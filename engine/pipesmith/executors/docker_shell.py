@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import UserError
 from pipesmith.executors.base import Job
 from pipesmith.executors.docker_attempt import DockerAttempt
+from pipesmith.executors.terminal import keys_for_others
 
 if TYPE_CHECKING:
     from pipesmith.executors.docker import DockerExecutor
@@ -38,10 +38,6 @@ def run_interactive(executor: DockerExecutor, job: Job) -> int:
 
 def _attached(words: list[str]) -> int:
     """Run a command that has the terminal to itself, Ctrl-C included, and return its exit code."""
-    process = subprocess.Popen(words)
-    handled = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
-    try:
+    process = subprocess.Popen(words)  # first: it would inherit what is ignored
+    with keys_for_others():
         return process.wait()
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)

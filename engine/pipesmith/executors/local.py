@@ -95,24 +95,24 @@ class LocalExecutor:
 
     def run_interactive(self, job: Job) -> int:
         """Run a job with this process's own terminal and return its exit code, 128 + N after signal N."""
+        from pipesmith.executors.terminal import keys_for_others
+
         attempt = LocalAttempt(0, job, lambda _attempt: None)
         found = probe()
         request = self._request(attempt, found) | {"terminal": True, "timeout_s": None}
-        handled = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
-        link = SupervisorLink(terminal=True)
-        try:
-            link.send("run", 0, request)
-            while not link.ended:
-                for message in link.receive():
-                    if message[0] == "ended":
-                        attempt.end(message[2])
-                        link.hang_up()
-            attempt.end({"problem": _GONE})
-        finally:
-            link.close()
-            _take_terminal_back()
-            for number, handler in handled.items():
-                signal.signal(number, handler)
+        with keys_for_others():
+            link = SupervisorLink(terminal=True)
+            try:
+                link.send("run", 0, request)
+                while not link.ended:
+                    for message in link.receive():
+                        if message[0] == "ended":
+                            attempt.end(message[2])
+                            link.hang_up()
+                attempt.end({"problem": _GONE})
+            finally:
+                link.close()
+                _take_terminal_back()
         result = attempt.wait()
         if result.problem:
             raise EnvironmentFailure(result.problem)
