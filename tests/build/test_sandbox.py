@@ -196,6 +196,68 @@ def test_module_hint(repo, toml) -> None:
     assert "helpers" in done.json()["stages"][0]["help"] and "source" in done.json()["stages"][0]["help"]
 
 
+def test_a_module_that_python_was_to_run_is_hinted_at(repo, toml) -> None:
+    """`python -m` says the module's name without quotes."""
+    repo.write("tools/__main__.py", "")
+    toml("""
+        [stage.a]
+        run = "python -m tools && echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    (stage,) = repo.pipe("build", "--json", check=False).json()["stages"]
+    assert stage["help"].startswith("Python module `tools` was not given to it")
+    assert 'source = ["tools"]' in stage["help"]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "echo no data today; exit 1",
+        "echo 'no data today'; exit 1",
+        "sh src/say.sh 'no data today'",
+        "sh src/say.sh 'error: no such column: data'",
+    ],
+)
+def test_a_folder_s_name_that_is_just_a_word_is_not_hinted_at(repo, toml, run: str) -> None:
+    """A word that is said, and happens to be a folder's name as well, names no workspace file."""
+    repo.write("data/x", "1")
+    repo.write("src/say.sh", 'echo "$1"; exit 1')
+    toml(f"""
+        [stage.a]
+        source = "src"
+        run = "{run} && echo 1 > {{outputs.o}}"
+        outputs = {{ o = "o" }}
+    """)
+    (stage,) = repo.pipe("build", "--json", check=False).json()["stages"]
+    assert "source =" not in stage["help"] and "pipe shell a" in stage["help"]
+
+
+@pytest.mark.parametrize(
+    ("run", "missed"),
+    [
+        ("ls data", "data"),
+        ("test -d data", "data"),
+        ("cd data", "data"),
+        ("find . -prune && find $(echo da)ta", "data"),
+        ("sh src/say.sh 'no data today in data/x'", "data/x"),
+        ("sh src/say.sh 'read README' || cat $(echo da)ta/x", "data/x"),
+    ],
+)
+def test_a_folder_that_could_not_be_opened_is_hinted_at(repo, toml, run: str, missed: str) -> None:
+    """As an argument, and where a line says that it could not be had; of several words, by the one of such a line."""
+    repo.write("data/x", "1")
+    repo.write("README", "1")
+    repo.write("src/say.sh", 'echo "$1"; exit 1')
+    toml(f"""
+        [stage.a]
+        source = "src"
+        run = "{run} && echo 1 > {{outputs.o}}"
+        outputs = {{ o = "o" }}
+    """)
+    (stage,) = repo.pipe("build", "--json", check=False).json()["stages"]
+    assert stage["help"].startswith(f"`{missed}` was not given to it")
+
+
 def test_a_failed_sandbox_is_kept(repo, toml) -> None:
     """`pipe build` keeps the sandbox under tmp/failed/STAGE until the next try."""
     repo.write("src/x", "1")

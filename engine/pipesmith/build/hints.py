@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
 
 from pipesmith.build.context import BuildContext
 from pipesmith.pipeline.model import Stage
 
 __all__ = ["missing_file_hint"]
 
-_MODULE = re.compile(r"No module named '([\w.]+)'")
+_MODULE = re.compile(r"No module named '?([\w.]+)")
 _CODE = (".py", ".sh", ".r", ".R", ".jl", ".pl", ".js", ".ts")
-_WORD = re.compile(r"[^\s'\"`:;,()\[\]{}<>|&=]+")
+_WORD = re.compile(r"[^\s'\"`‘’“”:;,()\[\]{}<>|&=]+")
+# A line that tells of something that could not be had, in the words of shells, tools and languages.
+_UNOPENED = re.compile(
+    r"(?i)no such (?:file|director)|not found|does ?n[o']t exist|FileNotFound|ENOENT|no rule to make target"
+    r"|(?:can ?not|can't|could ?n[o']t|unable to|failed to|error|failure) "
+    r"(?:open|read|load|find|access|stat|list|import|locate|cd)"
+)
+# What a command says or quotes is no argument of it.
+_SAID = re.compile(r"\b(?:echo|printf)\b[^;&|<>\n]*|'[^']*\s[^']*'|\"[^\"]*\s[^\"]*\"")
 
 
 def missing_file_hint(build: BuildContext, stage: Stage, tail: Iterable[str]) -> str:
@@ -34,14 +43,23 @@ def _missed(build: BuildContext, stage: Stage, lines: list[str]) -> str | None:
             found = _module_path(build, module, stage)
             if found is not None and not _covered(found, given):
                 return _add(stage, found, f"Python module `{module}`")
-    words = [word for line in lines for word in _WORD.findall(line)]
-    run = [stage.run] if isinstance(stage.run, str) else list(stage.run or ())
-    words += [word for text in run for word in _WORD.findall(text)]
-    for word in words:
+    for word, sure in _words(stage, lines):
         path = _workspace_path(build, stage.cwd, word)
-        if path is not None and not _covered(path, given):
+        if path is not None and not _covered(path, given) and (sure or "/" in word or not _is_folder(build, path)):
             return _add(stage, path, f"`{path}`")
     return None
+
+
+def _words(stage: Stage, lines: list[str]) -> Iterator[tuple[str, bool]]:
+    """Give the words that may name what was missed, likely ones first, and whether a plain word that is a folder's
+    name means the folder: it does as an argument of the command, and where something could not be opened. Elsewhere it
+    is just a word (`no data today`)."""
+    unopened = [line for line in lines if _UNOPENED.search(line)]
+    run = stage.run if isinstance(stage.run, str) else shlex.join(stage.run or ())
+    for text, sure in (*((line, True) for line in unopened), *((line, False) for line in lines)):
+        yield from ((word, sure) for word in _WORD.findall(text))
+    for text, sure in ((_SAID.sub(" ", run), True), (run, False)):
+        yield from ((word, sure) for word in _WORD.findall(text))
 
 
 def _given(build: BuildContext, stage: Stage) -> list[str]:
@@ -60,6 +78,10 @@ def _covered(path: str, given: list[str]) -> bool:
 def _lies(build: BuildContext, path: str) -> bool:
     """Tell whether a path of the workspace exists: at the commit that is built, or in the user's own work tree."""
     return any(os.path.lexists(os.path.join(root, path)) for root in (build.root, build.seen_at))
+
+
+def _is_folder(build: BuildContext, path: str) -> bool:
+    return any(os.path.isdir(os.path.join(root, path)) for root in (build.root, build.seen_at))
 
 
 def _workspace_path(build: BuildContext, cwd: str, word: str) -> str | None:
