@@ -138,6 +138,7 @@ def test_without_a_program_the_error_says_what_to_install(repo: Repo) -> None:
         assert failed.returncode == 2 and "Traceback" not in failed.stderr
         assert "pipeline.toml:3: environment.e.conda: environment `e` is of conda packages" in failed.stderr
         assert "help: install micromamba" in failed.stderr
+        assert "resolving" not in failed.stderr + failed.stdout  # nothing is
     assert not repo.exists("o.txt") and repo.ran() == []
 
 

@@ -13,7 +13,6 @@ from pipesmith.environments.conda import (
     CondaProgram,
     documents,
     explain_conda,
-    need_conda,
     this_platform,
 )
 from pipesmith.environments.conda_pins import PinnedPackage, line_of, packages_for
@@ -51,13 +50,17 @@ class _NoSet(Exception):
 
 
 def resolve_conda(
-    environment: Environment, python: str, kept: Sequence[str], root: str | None, notice: Callable[[str], None]
+    program: CondaProgram,
+    environment: Environment,
+    python: str,
+    kept: Sequence[str],
+    root: str | None,
+    notice: Callable[[str], None],
 ) -> CondaSet:
     """Return the exact set that an environment's `conda` resolves to now, on all platforms that have one.
 
-    kept: lines of a pin; what still fits of them is kept. notice: told which platforms have none. Raises UserError
-    without a program, EnvironmentFailure where no platform has such a set, or a channel can't be read."""
-    program = need_conda(f"environment `{environment.name}`")
+    kept: lines of a pin; what still fits of them is kept. notice: told which platforms have none. Raises
+    EnvironmentFailure where no platform has such a set, or a channel can't be read."""
     specs = [" ".join(spec.split()) for spec in environment.conda]
     if "python" not in {_name(spec) for spec in specs}:
         specs.append(f"python={python}")

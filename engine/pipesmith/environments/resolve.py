@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 
 from pipesmith.digest import new_hasher
+from pipesmith.environments.conda import need_conda
 from pipesmith.environments.definition import (
     Asked,
     asked_of,
@@ -41,10 +42,11 @@ def resolve(
     """Return the exact set that an environment's requirements resolve to now.
 
     previous: what still fits of it is kept, unless `upgrade`. root: where uv looks for its configuration. image:
-    resolves an `image` to one with a digest, None where there is no Docker daemon to ask. notice: told what is left
-    out.
+    resolves an `image` to one with a digest, None where there is no Docker daemon to ask. notice: told that it is being
+    resolved, once nothing stands in the way, and what is left out.
     Raises UserError for what can't be built or pinned, EnvironmentFailure where uv finds no set or no index.
     """
+    started = f"resolving environment `{environment.name}`"
     if environment.image is not None:
         if image is None:
             raise UserError(
@@ -52,16 +54,19 @@ def resolve(
                 "give a stage that uses it such a `compute`",
             )
         definition = definition_digest(environment, read)
+        notice(started)
         return EnvironmentPin(definition=definition, python=python_of(environment), image=image(environment))
     python = python_of(environment)
     asked = asked_of(environment, read)
     kept = previous if previous is not None and not upgrade else EnvironmentPin(definition="", python=python)
     conda: tuple[str, ...] = ()
     given: Mapping[str, str] = {}
-    if environment.conda:
+    program = need_conda(f"environment `{environment.name}`") if environment.conda else None
+    notice(started)
+    if program is not None:
         from pipesmith.environments.conda_resolve import resolve_conda
 
-        found = resolve_conda(environment, python, kept.conda, root, notice)
+        found = resolve_conda(program, environment, python, kept.conda, root, notice)
         conda, python, given = found.lines, found.python, found.versions
     resolved = _beside(environment.name, asked, python, kept.resolved, root, given) if asked.requirements else ()
     return EnvironmentPin(

@@ -166,7 +166,6 @@ class Pins:
                 continue
             from pipesmith.environments.resolve import resolve
 
-            notice(f"resolving environment `{name}`")
             previous = self._session.lockfile.environments.get(name)
             with self.located(name):
                 self.new_environments[name] = resolve(
