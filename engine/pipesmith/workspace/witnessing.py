@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pipesmith.errors import UserError
 from pipesmith.fingerprint import witness
 from pipesmith.fingerprint.items import input_parts
 from pipesmith.git.deciding import files_that_decide, ignored_folders
@@ -28,7 +29,7 @@ def leave_witness(session: Session, stages: Iterable[Stage], args: list[str], an
         return
     try:
         looked, sizes, newest = _Look(session).at(listed)
-    except OSError:
+    except (OSError, UserError):  # gone meanwhile, or left out by a sparse checkout: nothing there to look at
         return
     if newest > session.began_ns - witness.RACY_NS:
         return
