@@ -325,6 +325,25 @@ def test_sparse_checkout_of_a_part_of_an_input(built) -> None:
         assert clone.pipe("build", "--json").json()["status"] == "up-to-date"
 
 
+def test_sparse_checkout_of_a_part_of_a_source(built) -> None:
+    """A source of which some is left out is judged, and fresh is answered as fresh, again and again."""
+    built.write("src/a/deep/y", "y\n")
+    built.write("pipeline.toml", built.read("pipeline.toml").replace("cat src/a/*", "cat src/a/main"))
+    built.pipe("build")
+    built.commit("a source")
+    built.ran()
+    built.git("sparse-checkout", "set", "--no-cone", "/*", "!/src/a/deep/")
+    for _look in range(2):
+        assert states(built) == FRESH
+        assert built.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert built.ran() == []
+    built.git("sparse-checkout", "disable")
+    built.write("src/a/deep/y", "other\n")
+    built.commit("changed where it was left out")
+    built.git("sparse-checkout", "set", "--no-cone", "/*", "!/src/a/deep/")
+    assert states(built)["a"] == "stale"
+
+
 # -- repositories in repositories -------------------------------------------------------------------------------------
 
 
@@ -552,6 +571,40 @@ def test_git_lfs(repo, toml) -> None:
     repo.write("data/x.big", "other\n" * 100)
     assert states(repo) == {"a": "stale"}
     assert states(repo, "HEAD") == {"a": "fresh"}
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not here")
+@pytest.mark.parametrize("sandbox", ["true", "false"])
+@pytest.mark.parametrize("lacking", ["data/x.big", "src/model.big", "data"])
+def test_git_lfs_runs_no_stage_on_pointers(repo, toml, lacking: str, sandbox: str) -> None:
+    """The result of a pointer is not that of the content, though they have one fingerprint: such a stage fails."""
+    repo.git("lfs", "install", "--local")
+    repo.git("lfs", "track", "*.big")
+    repo.write(lacking if lacking != "data" else "data/x.big", "large\n" * 100)
+    repo.write("src/main", "main\n")
+    repo.write("data/y", "version https://git-lfs.github.com/spec/v1\n")  # looks like one, and is none
+    given = lacking if lacking.startswith("data") else "data/y"
+    toml(f"""
+        [stage.a]
+        source = "src"
+        sandbox = {sandbox}
+        run = "NOTE(a) && cat {lacking}{"/*" if lacking == "data" else ""} > {{outputs.o}}"
+        inputs = {{ i = "{given}" }}
+        outputs = {{ o = "o" }}
+    """)
+    repo.commit("not built")
+    pointers = Repo(repo.path.parent / "pointers", repo.home)
+    repo.run("git", "clone", "-q", str(repo.path), str(pointers.path), env={"GIT_LFS_SKIP_SMUDGE": "1"})
+    assert states(pointers) == {"a": "stale"}
+    done = pointers.pipe("build", check=False)
+    assert done.returncode == 1 and pointers.ran() == [] and not pointers.exists("o")
+    assert ".big` is git-lfs's pointer to content that is not here" in done.stdout
+    assert "run `git lfs pull`" in done.stdout
+    shutil.copytree(repo.path / ".git/lfs", pointers.path / ".git/lfs", dirs_exist_ok=True)
+    pointers.git("lfs", "install", "--local")
+    pointers.git("lfs", "checkout")
+    pointers.pipe("build")
+    assert pointers.ran() == ["a"] and pointers.read("o").startswith("large")
 
 
 def test_a_folder_below_git_is_no_workspace(built) -> None:

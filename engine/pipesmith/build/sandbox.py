@@ -21,7 +21,9 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
     for source in stage.source:
         if source != "." and os.path.isdir(os.path.join(build.root, source)):
             folders.add(source)
-        for path, _mode in build.tree.source_files(source):
+        files = build.tree.source_files(source)
+        build.tree.check_fetched(path for path, _mode in files)
+        for path, _mode in files:
             mounts.append(Mount(origin=os.path.join(build.root, path), path=path, copy=True))
     if stage.notebook:
         mounts.append(Mount(origin=os.path.join(build.root, stage.notebook), path=stage.notebook, copy=True))

@@ -15,8 +15,9 @@ _CONFIG = ("core.autocrlf", "core.eol", "core.attributesfile")
 _CHANGING = (b"text", b"eol", b"crlf", b"ident", b"filter", b"working-tree-encoding")
 
 
-def filter_state(repo: Repository, root: str, folders: Iterable[str], *, sparse: bool) -> tuple[bytes, bool]:
-    """Return a digest of all that decides how git filters files below `root`, and whether none of it can change a byte.
+def filter_state(repo: Repository, root: str, folders: Iterable[str], *, sparse: bool) -> tuple[bytes, bool, bool]:
+    """Return a digest of all that decides how git filters files below `root`, whether none of it can change a byte, and
+    whether git-lfs may keep any of them.
 
     folders: those of listed files, relative to `root`; git reads their attributes files whether it ignores them or not.
     sparse: attributes may be read from the index, where a file is not checked out.
@@ -24,6 +25,7 @@ def filter_state(repo: Repository, root: str, folders: Iterable[str], *, sparse:
     """
     config = repo.config
     hasher = blake2b(digest_size=16)
+    lfs = sparse
     plain = config.get("core.autocrlf", "false").lower() in ("false", "no", "off", "0") and not sparse
     for key in sorted(config):
         if key in _CONFIG or key.startswith("filter."):
@@ -35,12 +37,13 @@ def filter_state(repo: Repository, root: str, folders: Iterable[str], *, sparse:
         except OSError:
             continue
         plain = plain and not _may_change(data)
+        lfs = lfs or b"filter=lfs" in data
         hasher.update(os.fsencode(place) + b"\0" + data)
     if not plain:
         for program in filter_programs(repo):
             info = os.stat(program)
             hasher.update(_raw(f"{program} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino}\n"))
-    return hasher.digest(), plain
+    return hasher.digest(), plain, lfs
 
 
 def _outer_places(repo: Repository, root: str) -> list[str]:

@@ -31,6 +31,8 @@ __all__ = ["Listed", "WorkFiles"]
 
 _GITLINK = "160000"
 _LINK = "120000"
+_POINTER = b"version https://git-lfs.github.com/spec/"  # source: docs/spec.md of git-lfs
+_POINTER_BELOW_BYTES = 1024
 
 
 class Listed:
@@ -63,7 +65,7 @@ class WorkFiles:
         self._nested: dict[str, WorkFiles] = {}
         self._below = root.rstrip("/") + "/"
         self._real_folders: dict[str, bool] = {"": True}
-        self._filters: tuple[bytes, bool] | None = None
+        self._filters: tuple[bytes, bool, bool] | None = None
         self._remembered: dict[str, tuple[Stamp, str, str]] = {}
         self._seen: dict[str, tuple[Stamp, str, str]] = {}  # path to (stamp, id in the index, id now)
         self._new: dict[str, tuple[Stamp, str, str]] = {}
@@ -440,9 +442,36 @@ class WorkFiles:
         self.listed()
         return self.is_plain and self._filemode and all(files.keeps_bytes for files in self._nested.values())
 
+    def pointers(self, paths: Iterable[str]) -> list[str]:
+        """Return which of some listed files lie here as git-lfs's pointers, their content not fetched."""
+        asked: dict[WorkFiles, dict[str, str]] = {}
+        for path in paths:
+            owner, inner = self._owner(path)
+            if owner._filter_state()[2] and owner._is_pointer(inner):
+                asked.setdefault(owner, {})[inner] = path
+        found = []
+        for owner, names in asked.items():
+            input = b"".join(os.fsencode(name) + b"\0" for name in names)
+            fields = owner._repo.run("check-attr", "-z", "--stdin", "filter", input=input, cwd=owner._root).split(b"\0")
+            kept = {
+                os.fsdecode(name) for name, value in zip(fields[::3], fields[2::3], strict=False) if value == b"lfs"
+            }
+            found += [path for inner, path in names.items() if inner in kept]
+        return found
+
+    def _is_pointer(self, path: str) -> bool:
+        info = self._lstat(path)
+        if info is None or not stat.S_ISREG(info.st_mode) or info.st_size >= _POINTER_BELOW_BYTES:
+            return False
+        try:
+            with open(self._below + path, "rb") as file:
+                return file.read(len(_POINTER)) == _POINTER
+        except OSError:
+            return False
+
     # -- filters and memory ---------------------------------------------------------------------------------------
 
-    def _filter_state(self) -> tuple[bytes, bool]:
+    def _filter_state(self) -> tuple[bytes, bool, bool]:
         if self._filters is None:
             self.listed()
             folders = {""}
@@ -462,7 +491,7 @@ class WorkFiles:
         if self._loaded:
             return
         self._loaded = True
-        digest, _plain = self._filter_state()
+        digest = self._filter_state()[0]
         rows = self._cache.state.query("SELECT value FROM gitmap WHERE key = ?", (f"ids:{self._root}",))
         for (value,) in rows:
             try:

@@ -134,9 +134,20 @@ class WorkTree:
         return found
 
     def check_given(self, path: str) -> None:
-        """Raise UserError where the work tree lacks some of an input: what a sparse checkout left out."""
-        for name, _row in self._files.left_out(_inner(path)):
+        """Raise UserError where the work tree lacks some of an input: what a sparse checkout left out, or
+        git-lfs has not fetched."""
+        inner = _inner(path)
+        for name, _row in self._files.left_out(inner):
             raise _left_out(name, f"input `{path}`")
+        below = f"{inner}/" if inner else ""
+        self.check_fetched(name for name in self._files.listed() if name == inner or name.startswith(below))
+
+    def check_fetched(self, paths: Iterable[str]) -> None:
+        """Raise UserError where one of some listed files is git-lfs's pointer: its content is not here."""
+        for name in self._files.pointers(paths):
+            raise UserError(
+                f"`{name}` is git-lfs's pointer to content that is not here", "run `git lfs pull`, then build again"
+            )
 
     @property
     def has_nested(self) -> bool:
