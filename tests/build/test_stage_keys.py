@@ -141,6 +141,17 @@ def test_timeout(repo, toml) -> None:
     assert time.monotonic() - began < 300
 
 
+@pytest.mark.parametrize("timeout", ["25d", "7000d", "9" * 400 + "d"])
+def test_a_long_timeout(repo, toml, timeout: str) -> None:
+    """Durations are written in days too, as many as there are."""
+    toml(f"""
+        [stage.t]
+        run = "NOTE(t)"
+        timeout = "{timeout}"
+    """)
+    assert repo.pipe("build", "--json").stages() == {"t": "ran"}
+
+
 def test_frozen(repo, toml) -> None:
     """frozen: never runs; its locked outputs are used; `--force` does not run it."""
     repo.write("s", "1")

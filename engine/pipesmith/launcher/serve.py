@@ -28,6 +28,7 @@ __all__ = ["main"]
 _PR_SET_CHILD_SUBREAPER = 36
 _PASSED_FDS = 16
 _CHUNK = 1 << 18
+_LONGEST_S = 86400.0  # that one poll waits: it counts milliseconds in an int of C, which ends at 24 days
 
 
 class _Running:
@@ -100,7 +101,7 @@ class _Supervisor:
         poller.register(wake, select.POLLIN)
         pause: float | None = None
         while True:
-            for fd, _event in poller.poll(None if pause is None else max(0.0, pause) * 1000 + 1):
+            for fd, _event in poller.poll(None if pause is None else min(max(0.0, pause), _LONGEST_S) * 1000 + 1):
                 if fd == wake:
                     os.read(wake, 4096)
                 elif not self._receive():
