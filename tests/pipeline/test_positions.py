@@ -132,7 +132,7 @@ def test_paths_are_those_of_tomllib(document: dict[str, Any], data: st.DataObjec
     for path, offset in found.items():
         if isinstance(path[-1], str):
             here = text[offset:].lstrip("[ ")
-            assert here[0] in "\"'" or text[offset] == "[" or here.startswith((str(path[0]), path[-1]))
+            assert here[0] in "\"'" or text[offset] == "[" or here.startswith(tuple(map(str, path[-2:])))
 
 
 def test_the_line_of_a_key_that_is_not_there(read: Callable[..., Pipeline]) -> None:
