@@ -42,6 +42,10 @@ def test_deep_nesting_is_no_crash() -> None:
     assert fault("version = 1\nx = " + "[" * 5000)[0] == "pipe.lock"
 
 
+def test_a_number_of_too_many_digits_is_no_crash() -> None:
+    assert "can't be read" in fault(f"{STAGE}params = {{ x = {'9' * 5000} }}\n")[3]
+
+
 @pytest.mark.parametrize("version", ["", 'version = "1"\n', "version = 0\n"])
 def test_no_version(version: str) -> None:
     assert "version = 1" in fault(version + "[stage.a]\n")[3]

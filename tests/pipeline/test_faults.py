@@ -1261,7 +1261,7 @@ pipeline.toml:21: compute.e.kind: expected a string, found 5
 pipeline.toml:24: compute.f.address: `x:80` starts with none of ray://, http://, https://
 help: write `https://HOST`
 pipeline.toml:27: compute.g.cpus: must be more than 0
-help: leave it out for all that the daemon has
+help: leave it out for all that there are
 pipeline.toml:30: compute.h.hosts: names no host
 help: write `["ssh://HOST"]`, or leave it out
 """,
@@ -1284,6 +1284,62 @@ help: write `"sha256:…"`
 pipeline.toml:6: history.mlflow: a password inside a URL is refused
 help: take it out; a `[datastore.NAME]` names it by `credentials = "env:VARIABLE"`
 """,
+    ),
+    "numbers_that_are_none": (
+        f"""
+[params]
+x = 1
+[stage.a]
+run = "true"
+resources = {{ memory = {"9" * 40}, custom = {{ x = {"9" * 400} }} }}
+""",
+        """
+pipeline.toml:5: stage.a.resources.custom.x: a number of too many digits
+""",
+    ),
+    "a_number_of_more_digits_than_are_read": (
+        f"""
+[params]
+x = 1
+y = {"9" * 5000}
+""",
+        """
+pipeline.toml:3: not TOML that can be read: a number of too many digits
+""",
+    ),
+    "sizes_that_nothing_has": (
+        f"""
+[snapshot]
+max-file = {"9" * 40}
+[cache]
+max-size = "{"9" * 400}T"
+""",
+        f"""
+pipeline.toml:2: snapshot.max-file: `{"9" * 40}` is more than any machine has
+pipeline.toml:4: cache.max-size: `{"9" * 60}…` is more than any machine has
+""",
+    ),
+    "nested_too_deeply": (
+        f"""
+[params]
+x = 1
+y = {"[" * 200}{"]" * 200}
+""",
+        """
+pipeline.toml:3: params.y.0.0.0: nested too deeply
+""",
+    ),
+    "set_to_what_is_no_value": (
+        """
+[params]
+x = []
+y = 1
+""",
+        """
+PIPE_PARAM_y: what is given for param `y` is a number of too many digits
+--set x: what is given for param `x` is nested too deeply
+""",
+        {"overrides": {"x": "[" * 200 + "]" * 200}, "environ": {"PIPE_PARAM_y": "9" * 400}},
     ),
     "a_remote_that_is_a_path": (
         """

@@ -40,6 +40,12 @@ def test_what_is_no_duration(text: str) -> None:
         parse_duration_s(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "9000000000G", "1000000000T"])
+def test_a_size_that_nothing_has(text: str) -> None:
+    with pytest.raises(ValueError, match="is more than any machine has"):
+        parse_size_bytes(text)
+
+
 @pytest.mark.parametrize("text", ["", "G", "-1G", "1X", "1 GiB", "1e3", "8\u212a", "٣G"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size: write `64K`, `8M`, `2G` or `20GB`"):

@@ -59,7 +59,7 @@ class Tables:
 
                 try:
                     document = tomllib.loads(f"[{table}")
-                except (tomllib.TOMLDecodeError, RecursionError):
+                except (ValueError, RecursionError):
                     return None
                 self._known[key] = document
                 self._changed = many >= _WORTH_TABLES

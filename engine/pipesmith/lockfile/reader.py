@@ -119,7 +119,7 @@ def _document(text: str, file: str, cache: Memory | None) -> dict[str, Any]:
 
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         place = _PLACE.search(str(error))
         raise ConfigError(
             [

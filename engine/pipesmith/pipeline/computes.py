@@ -75,6 +75,8 @@ def _options(raw: Mapping[str, Any], kind: str, where: Path, faults: Faults) -> 
         else:
             good |= faults.table({key: entry}, keys, where)
     _check_options(good, where, faults)
+    if allowed is not None:
+        _check_cpus(good, where, faults)
     if kind == "docker":
         _check_docker(good, where, faults)
     elif kind == "ray":
@@ -95,7 +97,6 @@ def _check_docker(table: Mapping[str, Any], where: Path, faults: Faults) -> None
     if "host" in table and "hosts" in table:
         faults.add((*where, "hosts"), "stands beside `host`", "keep one of them")
     faults.table(table.get("tls", {}), TABLES["tls"], (*where, "tls"))
-    _check_cpus(table, where, faults)
     if table.get("hosts") == []:
         faults.add((*where, "hosts"), "names no host", 'write `["ssh://HOST"]`, or leave it out')
     for index, entry in enumerate(table.get("hosts", ())):
@@ -112,7 +113,7 @@ def _check_docker(table: Mapping[str, Any], where: Path, faults: Faults) -> None
 
 def _check_cpus(table: Mapping[str, Any], where: Path, faults: Faults) -> None:
     if "cpus" in table and table["cpus"] <= 0:
-        faults.add((*where, "cpus"), "must be more than 0", "leave it out for all that the daemon has")
+        faults.add((*where, "cpus"), "must be more than 0", "leave it out for all that there are")
 
 
 def _check_url(url: Any, schemes: tuple[str, ...], where: Path, faults: Faults) -> None:

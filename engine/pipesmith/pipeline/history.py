@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipesmith.pipeline.faults import Faults
+from pipesmith.pipeline.limits import beyond
 from pipesmith.pipeline.model import Pipeline
 from pipesmith.pipeline.params_reader import read_params
 from pipesmith.records import record, replace
@@ -57,9 +58,9 @@ class PipelineHistory:
             return None
         try:
             defaults = tomllib.loads(params)
-        except (tomllib.TOMLDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return None
-        if defaults.keys() - {"params"} or not isinstance(defaults.get("params", {}), dict):
+        if defaults.keys() - {"params"} or not isinstance(defaults.get("params", {}), dict) or beyond(defaults):
             return None
         faults = Faults(text, file)
         found = read_params(defaults.get("params", {}), names, files, {}, {}, faults)
@@ -96,7 +97,7 @@ def _named(head: str, tail: str) -> frozenset[str] | None:
     for part in (head, tail):
         try:
             document = tomllib.loads(part)
-        except (tomllib.TOMLDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return None
         if "params" in document:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
-from pipesmith.pipeline.units import parse_duration_s, parse_size_bytes
+from pipesmith.pipeline.units import MOST_BYTES, parse_duration_s, parse_size_bytes
 from pipesmith.records import record
 
 __all__ = ["COMPUTE_KINDS", "KIND_KEYS", "TABLES", "TYPES", "Key", "Path", "found", "type_error"]
@@ -50,7 +50,12 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "size": (
         "a size such as `64K`, `8M`, `2G`, `20GB`",
-        {"type": ["string", "integer"], "minimum": 0, "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[KMGTkmgt]?[Bb]?\s*$"},
+        {
+            "type": ["string", "integer"],
+            "minimum": 0,
+            "maximum": MOST_BYTES,
+            "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[KMGTkmgt]?[Bb]?\s*$",
+        },
     ),
     "table": ("a table", {"type": "object"}),
     "texts": ("a table of strings", {"type": "object", "additionalProperties": {"type": "string"}}),

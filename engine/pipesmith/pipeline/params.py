@@ -72,7 +72,12 @@ def override(params: Mapping[str, Any], key: str, text: str) -> dict[str, Any]:
         raise ParamError(
             f"no param `{key}`", f"did you mean `{near}`?" if near else "add it to [params] with a default"
         ) from None
+    from pipesmith.pipeline.limits import beyond
+
     value = _typed(key, default, text)
+    odd = beyond(value)
+    if odd is not None:
+        raise ParamError(f"what is given for param `{key}` is {odd[1]}")
     *parents, last = key.split(".")
     changed = dict(params)
     table = changed

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import date, time
 from typing import Any
 
+from pipesmith.pipeline.limits import beyond
 from pipesmith.pipeline.params import ParamError
 
 __all__ = ["check_params", "parse_params_file"]
@@ -32,9 +33,16 @@ def parse_params_file(path: str, data: bytes) -> dict[str, Any]:
             return {}
         if not isinstance(value, dict):
             raise ParamError("does not hold a table of params", "write `NAME: VALUE` lines")
+        odd = beyond(value)
+        if odd is not None:
+            raise ParamError(f"`{odd[0][0]}` is {odd[1]}")
         check_params(value)
     except RecursionError:
         raise ParamError("is nested too deeply") from None
+    except ParamError:
+        raise
+    except ValueError:  # Python reads no number of so many digits
+        raise ParamError("holds a number of too many digits") from None
     return value
 
 

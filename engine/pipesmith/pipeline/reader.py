@@ -14,6 +14,7 @@ from pipesmith.pipeline.computes import read_computes
 from pipesmith.pipeline.declarations import known_datastore, read_datasets, read_datastores, read_environments
 from pipesmith.pipeline.faults import Faults
 from pipesmith.pipeline.keys import TABLES, found
+from pipesmith.pipeline.limits import beyond
 from pipesmith.pipeline.links import Tables, link
 from pipesmith.pipeline.makers import Makers
 from pipesmith.pipeline.model import CacheConfig, Datastore, Pipeline, Snapshot, Stage
@@ -27,6 +28,8 @@ _TOP = ("pipeline", "params", "datastore", "dataset", "environment", "compute", 
 _TOML_KEY = r"(?<=')[^',]+(?=')"
 _TOML_KEYS = r"\('[^()]*'(?:,|, '[^()]*')*\)"  # tomllib names a table by a tuple
 _MARKERS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
+_MANY_DIGITS = r"[0-9][0-9_]{4000}"
+_SHOWN_LEVELS = 6  # of the key of a value that is nested too deeply
 _TOML_PLACE = r" \(at line (\d+), column (\d+)\)$"
 
 
@@ -107,7 +110,7 @@ def line_of(text: str, key: str) -> int | None:
 
 def _parse(text: str, file: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         place = re.search(_TOML_PLACE, message)
@@ -120,6 +123,17 @@ def _parse(text: str, file: str) -> dict[str, Any]:
         raise ConfigError([Finding(file=file, line=line, text=f"not TOML: {said[:1].lower()}{said[1:]}")]) from None
     except RecursionError:
         raise ConfigError([Finding(file=file, line=1, text="not TOML that can be read: nested too deeply")]) from None
+    except ValueError:  # Python reads no number of so many digits
+        digits = re.search(_MANY_DIGITS, text)
+        line = text.count("\n", 0, digits.start() if digits else len(text)) + 1
+        said = "not TOML that can be read: a number of too many digits"
+        raise ConfigError([Finding(file=file, line=line, text=said)]) from None
+    odd = beyond(document)
+    if odd is not None:
+        faults = Faults(text, file)
+        faults.add(odd[0][:_SHOWN_LEVELS], odd[1])
+        faults.raise_if_any()
+    return document
 
 
 def _check_top(document: dict[str, Any], faults: Faults) -> None:

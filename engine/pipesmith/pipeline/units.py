@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["parse_duration_s", "parse_size_bytes", "size_text"]
+__all__ = ["MOST_BYTES", "parse_duration_s", "parse_size_bytes", "size_text"]
 
 _DURATION = r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d)"
 _SIZE = r"(?ia)([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(B?)"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+MOST_BYTES = (1 << 63) - 1
 
 
 def parse_duration_s(text: str) -> float:
@@ -26,7 +27,10 @@ def parse_size_bytes(text: str) -> int:
     if match is None:
         raise ValueError(f"`{text}` is not a size: write `64K`, `8M`, `2G` or `20GB`")
     base = 1000 if match[3] and match[2] else 1024
-    return int(float(match[1]) * base ** _POWERS[match[2].upper()])
+    size = float(match[1]) * base ** _POWERS[match[2].upper()]
+    if size > MOST_BYTES:
+        raise ValueError(f"`{text if len(text) <= 60 else f'{text[:60]}…'}` is more than any machine has")
+    return int(size)
 
 
 def size_text(size: float) -> str:
