@@ -204,6 +204,50 @@ def test_uncached_outputs(repo, toml) -> None:
     assert not repo.exists(".gitignore")
 
 
+def test_an_output_that_is_left_to_git_from_now_on(repo, toml) -> None:
+    """cache = false: never ignored, never a link, though it was a cached output before: its line is taken out."""
+    repo.write(".gitignore", "*.log\n# mine\n/m2\n")
+    text = """
+        [stage.a]
+        run = "NOTE(a) && head -c 3000000 /dev/zero > {outputs.m}; echo 2 > {outputs.m2}"
+        outputs = { m = "m", m2 = "m2" }
+    """
+    toml(text)
+    repo.pipe("build")
+    repo.ran()
+    assert repo.read(".gitignore") == "*.log\n# mine\n/m2\n/m\n"
+    toml(text.replace('m = "m"', 'm = { path = "m", cache = false }'))
+    done = repo.pipe("build")
+    assert "took `/m` out of .gitignore" in done.stdout + done.stderr
+    assert repo.read(".gitignore") == "*.log\n# mine\n/m2\n"
+    repo.git("add", "-A")
+    assert "m" in repo.git("ls-files").stdout.split()
+    assert repo.ran() == []
+    for again in (("build",), ("checkout",), ("build", "--force")):
+        if again != ("build", "--force"):
+            (repo.path / "m").unlink()
+        repo.pipe(*again)
+        info = os.stat(repo.path / "m")
+        assert info.st_nlink == 1 and info.st_mode & 0o200, again
+    assert repo.ran() == ["a"]
+
+
+def test_a_link_to_the_cache_ends_when_a_stage_that_leaves_its_output_to_git_runs(repo, toml) -> None:
+    """Never a link: what lies there from a time when it was cached is no reason to leave it one."""
+    text = """
+        [stage.a]
+        run = "head -c 3000000 /dev/zero > {outputs.m}"
+        outputs = { m = "m" }
+    """
+    toml(text)
+    repo.pipe("build")
+    toml(text.replace('m = "m"', 'm = { path = "m", cache = false }'))
+    repo.pipe("build", "--force")
+    info = os.stat(repo.path / "m")
+    assert info.st_nlink == 1 and info.st_mode & 0o200
+    assert (repo.path / "m").read_bytes() == bytes(3000000)
+
+
 def test_changed_committed_output_at_a_revision(repo, toml) -> None:
     """A committed `cache = false` output that differs from the lock is `output-changed`."""
     toml("""

@@ -95,6 +95,12 @@ def _exchange(one: str, other: str) -> bool:
     return bool(done == 0)
 
 
+def _is_linked(path: str) -> bool:
+    """Return whether a file shares its bytes with another name: the cache's, when it was placed while it was cached."""
+    info = os.lstat(path)
+    return stat.S_ISREG(info.st_mode) and info.st_nlink > 1
+
+
 class Placer:
     """Puts outputs into one workspace. Used under the workspace lock.
 
@@ -144,7 +150,7 @@ class Placer:
             check_inside(self._root, out.path)
             target = os.path.join(self._root, out.path)
             now = self._digest(out.path) if os.path.lexists(target) and not os.path.islink(target) else None
-            if now is not None and now.text == out.digest.text:
+            if now is not None and now.text == out.digest.text and (out.cache or not _is_linked(target)):
                 continue
             parent = os.path.dirname(target)
             self._folder_in_the_way(stage, parent)

@@ -10,7 +10,7 @@ from pipesmith.digest import Digest
 from pipesmith.fingerprint.fingerprint import Fingerprint
 from pipesmith.lockfile.model import LockedOut, StageLock
 from pipesmith.pipeline.model import Stage
-from pipesmith.records import record
+from pipesmith.records import record, replace
 from pipesmith.verdict.differences import differences, locked_items
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import Result, Seen, State, Verdict
@@ -131,18 +131,14 @@ def judge(
 def _known(locked: Result | None, key: str, stage: Stage, question: Question) -> Result | None:
     """Return the lockfile's result if it is at hand, else the newest complete one of the action cache, else None."""
     if locked is not None and question.at_hand(locked.outs):
-        return locked
+        return replace(locked, outs=_as_declared(stage, locked.outs))
     if question.actions is None:
         return None
     names = {(output.name, output.path) for output in stage.outputs.values()}
     for known in question.actions.lookup(key):
         if {(out.name, out.path) for out in known.outs} == names and question.at_hand(known.outs):
-            outs = tuple(
-                LockedOut(name=out.name, path=out.path, digest=out.digest, cache=stage.outputs[out.name].cache)
-                for out in known.outs
-            )
             return Result(
-                outs=outs,
+                outs=_as_declared(stage, known.outs),
                 metrics=known.metrics,
                 locked=False,
                 instead=locked is not None,
@@ -150,6 +146,13 @@ def _known(locked: Result | None, key: str, stage: Stage, question: Question) ->
                 seconds=known.seconds,
             )
     return None
+
+
+def _as_declared(stage: Stage, outs: tuple[LockedOut, ...]) -> tuple[LockedOut, ...]:
+    """Return a result's outputs, left to git or not as the stage says now."""
+    return tuple(
+        replace(out, cache=stage.outputs[out.name].cache) if out.name in stage.outputs else out for out in outs
+    )
 
 
 def _outputs(

@@ -1,5 +1,5 @@
-"""Cached outputs are no business of git's: those that it does not ignore yet are added to the workspace's
-.gitignore."""
+"""Cached outputs are no business of git's: those that it does not ignore yet are added to the workspace's .gitignore,
+and taken out of it when they are left to git."""
 
 from __future__ import annotations
 
@@ -18,26 +18,35 @@ _SPECIAL = str.maketrans({char: f"\\{char}" for char in "*?[]!#\\ "})
 
 
 def ignore_outputs(session: Session) -> list[str]:
-    """Add lines for cached outputs to .gitignore, and return them.
+    """Add lines for cached outputs to .gitignore, take out those of outputs that are left to git by now, and return what
+    was done, for people.
 
-    Raises UserError for a cached output that git tracks, and for an uncached one that git ignores would be no error: it
-    is the user's business. Raises EnvironmentFailure where .gitignore can't be written.
+    Raises UserError for a cached output that git tracks. An uncached one that another line ignores is no error: it is
+    the user's business. Raises EnvironmentFailure where .gitignore can't be written.
     """
-    workspace, pipeline = session.workspace, session.pipeline
-    cached = sorted({out.path for stage in pipeline.stages.values() for out in stage.outputs.values() if out.cache})
-    if not cached:
+    workspace = session.workspace
+    outputs = [out for stage in session.pipeline.stages.values() for out in stage.outputs.values()]
+    cached = sorted({out.path for out in outputs if out.cache})
+    left_to_git = sorted({out.path for out in outputs if not out.cache})
+    if not outputs:
         return []
-    key = _key(session, cached)
+    key = _key(session, cached, left_to_git)
     if workspace.stamps.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
         return []
     refuse_tracked(session, session.tracked(cached))
-    missing = [path for path in cached if path not in ignored(workspace.repo, workspace.root, cached)]
-    lines = [f"/{path.translate(_SPECIAL)}" for path in missing]
-    if lines:
-        _append(os.path.join(workspace.root, ".gitignore"), lines)
-        key = _key(session, cached)
+    known = ignored(workspace.repo, workspace.root, cached)
+    lines = [_line(path) for path in cached if path not in known]
+    dropped = _rewrite(os.path.join(workspace.root, ".gitignore"), lines, {_line(path) for path in left_to_git})
+    if lines or dropped:
+        key = _key(session, cached, left_to_git)
     workspace.stamps.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
-    return lines
+    added = [f"added `{line}` to .gitignore" for line in lines]
+    return added + [f"took `{line}` out of .gitignore: that output is left to git" for line in dropped]
+
+
+def _line(path: str) -> str:
+    """Return the line of .gitignore that names an output, and nothing else."""
+    return f"/{path.translate(_SPECIAL)}"
 
 
 def refuse_tracked(session: Session, held: Collection[str]) -> None:
@@ -58,27 +67,33 @@ def refuse_tracked(session: Session, held: Collection[str]) -> None:
     )
 
 
-def _append(path: str, lines: list[str]) -> None:
+def _rewrite(path: str, lines: list[str], unwanted: set[str]) -> list[str]:
+    """Add lines to an ignore file and take the unwanted ones out; return which those were."""
     try:
-        text = ""
+        rows: list[str] = []
         if os.path.exists(path):
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
-        if text and not text.endswith("\n"):
-            text += "\n"
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text + "".join(f"{line}\n" for line in lines))
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                rows = file.readlines()
+        kept = [row for row in rows if row.rstrip("\r\n") not in unwanted]
+        dropped = [row.rstrip("\r\n") for row in rows if row.rstrip("\r\n") in unwanted]
+        if not (lines or dropped):
+            return []
+        if kept and not kept[-1].endswith("\n"):
+            kept[-1] += "\n"
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            file.write("".join(kept) + "".join(f"{line}\n" for line in lines))
+        return dropped
     except OSError as error:
         raise EnvironmentFailure(f"`{path}` can't be written: {error.strerror}") from None
 
 
-def _key(session: Session, paths: list[str]) -> str:
+def _key(session: Session, cached: list[str], left_to_git: list[str]) -> str:
     """Return a name for this question: the outputs, all that git's answer hangs on, and the index."""
     repo = session.workspace.repo
     hasher = blake2b(digest_size=16)
-    hasher.update(json.dumps([session.workspace.root, paths]).encode())
+    hasher.update(json.dumps([session.workspace.root, cached, left_to_git]).encode())
     places = {os.path.join(repo.common_dir, "info", "exclude"), os.path.join(repo.git_dir, "index")}
-    for inner in {"", *(path.rpartition("/")[0] for path in paths)}:
+    for inner in {"", *(path.rpartition("/")[0] for path in cached)}:
         folder = os.path.join(session.workspace.root, inner).rstrip("/")
         while folder.startswith(repo.top):
             places.add(os.path.join(folder, ".gitignore"))

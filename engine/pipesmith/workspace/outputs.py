@@ -10,7 +10,7 @@ from pipesmith.build.place import Placer
 from pipesmith.digest import Digest
 from pipesmith.errors import StageError, UserError
 from pipesmith.lockfile.model import LockedOut
-from pipesmith.records import field, record
+from pipesmith.records import field, record, replace
 from pipesmith.workspace.session import Session, select_stages
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def checkout(
         for out in outs.get(name, ()):
             done.looked_at += 1
             declared = session.pipeline.stages[name].outputs.get(out.name)
+            if declared is not None:
+                out = replace(out, cache=declared.cache)
             if (
                 to is None
                 and declared is not None

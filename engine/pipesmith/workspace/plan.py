@@ -101,10 +101,10 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     stages = [pipeline.stages[name] for name in wanted]
     refuse_unrunnable(session, stages, options)
     if not options.dry_run:
-        added = ignore_outputs(session)
-        for line in added:
-            notice(f"added `{line}` to .gitignore")
-        if added:
+        done = ignore_outputs(session)
+        for said in done:
+            notice(said)
+        if done:
             session.look_again()
         _pin(session, stages, notice)
     judgement = session.judgement(
