@@ -18,8 +18,8 @@ _SPECIAL = str.maketrans({char: f"\\{char}" for char in "*?[]!#\\ "})
 
 
 def ignore_outputs(session: Session) -> list[str]:
-    """Add lines for cached outputs to .gitignore, take out those of outputs that are left to git by now, and return what
-    was done, for people.
+    """Add lines for cached outputs to .gitignore, take out those of outputs that are left to git by now, and return
+    what was done, for people.
 
     Raises UserError for a cached output that git tracks. An uncached one that another line ignores is no error: it is
     the user's business. Raises EnvironmentFailure where .gitignore can't be written.
