@@ -151,6 +151,9 @@ def test_environment(repo, toml) -> None:
     toml(text.replace("ENV", 'environment = "e"'))
     (why,) = reasons(repo)
     assert why[:3] == ("environment", "e", None) and why[3]
+    repo.pipe("build")
+    toml(text.replace("ENV", ""))
+    assert " environment is gone: was " in repo.pipe("status").stdout
 
 
 def test_output_missing_and_changed(repo, built) -> None:

@@ -180,11 +180,12 @@ def reason_text(reason: Any) -> str:
         packages = _packages(old, new)
         if packages:
             return f"{_KINDS[kind]} `{item}` changed: {packages}"
+    what = f"{_KINDS[kind]} `{item}`" if item else _KINDS[kind]
     if old is None and new is not None:
-        return f"{_KINDS[kind]} `{item}` is new: {short(new)}"
+        return f"{what} is new: {short(new)}"
     if new is None:
-        return f"{_KINDS[kind]} `{item}` is gone: was {short(old)}"
-    return f"{_KINDS[kind]} `{item}`".strip() + f" changed: {short(old)} -> {short(new)}"
+        return f"{what} is gone: was {short(old)}"
+    return f"{what} changed: {short(old)} -> {short(new)}"
 
 
 def _packages(old: str, new: str) -> str:
