@@ -72,6 +72,13 @@ def test_a_kind_of_a_package_in_a_range_of_commits(repo: Repo, plugin: dict[str,
     assert len(gone) == 2 and all("unknown kind of compute `nomad`" in line for line in gone)
 
 
+def test_a_kind_of_a_package_at_a_commit_that_is_not_checked_out(repo: Repo, plugin: dict[str, str]) -> None:
+    repo.write("pipeline.toml", PIPELINE % ("nomad", ""))
+    repo.commit()
+    told = repo.pipe("what-if", "--json", "--rev", "HEAD", env=plugin)
+    assert told.stages(key="would") == {"a": "run", "b": "run"}
+
+
 def test_an_unknown_kind_is_told_with_those_installed(repo: Repo, plugin: dict[str, str]) -> None:
     repo.write("pipeline.toml", PIPELINE % ("nomda", ""))
     result = repo.pipe("status", check=False, env=plugin)

@@ -107,7 +107,7 @@ def test_commits_without_a_pipeline_are_left_out(repo, toml) -> None:
     [
         ("pipeline.toml", "[stage.a]\nrnu = 1\n", "pipeline.toml:1: stage.a: has no `run` (and 1 more)"),
         ("pipeline.toml", "broken = [", "pipeline.toml:"),
-        ("pipeline.toml", b"\xff\n", "pipeline.toml: is not UTF-8"),
+        ("pipeline.toml", b"\xff\n", "pipeline.toml:1: is not UTF-8"),
         ("pipe.lock", "<<<<<<< ours\n=======\n>>>>>>> theirs\n", "pipe.lock:1: has conflict markers"),
         ("pipe.lock", "version = 99\n", "is of version 99"),
         ("pipe.lock", b"\xff\n", "is not UTF-8"),

@@ -224,6 +224,7 @@ def test_hash_paths(repo, toml) -> None:
         ('cwd = "big"', "cwd", "big"),
         ('cwd = "big/sub"', "cwd", "big/sub"),
         ('keep = "big/kept"', "keep", "big/kept"),
+        ('notebook = "out.ipynb"\noutputs = { notebook = "made.ipynb" }', "notebook", "out.ipynb"),
     ],
 )
 def test_no_path_leaves_by_a_link(repo, toml, line: str, key: str, named: str) -> None:
@@ -232,17 +233,49 @@ def test_no_path_leaves_by_a_link(repo, toml, line: str, key: str, named: str) -
     (outside / "sub").mkdir(parents=True)
     (outside / "there").write_text("1")
     (repo.path / "big").symlink_to(outside)
-    toml(f"""
-        [stage.a]
-        run = "NOTE(a)"
-        {line}
-    """)
+    (outside / "a.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    (repo.path / "out.ipynb").symlink_to(outside / "a.ipynb")
+    run = "desc = 'no command'" if line.startswith("notebook") else f"run = '{repo.note('a')}'"
+    repo.write("pipeline.toml", f"[stage.a]\n{run}\n{line}\n")
     done = repo.pipe("build", "--json", check=False)
     assert done.returncode == 2 and repo.ran() == []
     (message,) = done.json()["error"]["messages"]
     assert (message["line"], message["key"]) == (3, f"stage.a.{key}")
     assert f"`{named}`" in message["text"] and "leads out of the workspace" in message["text"]
     assert "Traceback" not in repo.pipe("status", check=False).stderr
+
+
+@pytest.mark.parametrize("named", ["params.json", "big/params.json"])
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("pipeline.params-files", "[pipeline]\nparams-files = ['%s']\n"),
+        ("environment.e.requirements", "[environment.e]\nrequirements = '%s'\n"),
+        ("environment.e.dockerfile", "[environment.e]\ndockerfile = '%s'\n"),
+    ],
+)
+def test_no_file_of_the_pipeline_leads_out_by_a_link(repo, key: str, text: str, named: str) -> None:
+    outside = repo.home / "outside"
+    outside.mkdir()
+    (outside / "params.json").write_text("{}")
+    (repo.path / "big").symlink_to(outside)
+    (repo.path / "params.json").symlink_to(outside / "params.json")
+    repo.write("pipeline.toml", f"{text % named}[stage.a]\nrun = '{repo.note('a')}'\n")
+    done = repo.pipe("build", "--json", check=False)
+    assert done.returncode == 2 and repo.ran() == []
+    (message,) = done.json()["error"]["messages"]
+    assert (message["line"], message["key"]) == (2, key)
+    assert f"`{named}` leads out of the workspace" in message["text"]
+
+
+@pytest.mark.parametrize("named", ["loop.json", "x" * 300 + ".json"])
+def test_a_file_that_can_not_be_there(repo, named: str) -> None:
+    """A link to itself and a name longer than any file's are told as what does not exist is, with the line."""
+    (repo.path / "loop.json").symlink_to("loop.json")
+    repo.write("pipeline.toml", f"[pipeline]\nparams-files = ['{named}']\n[stage.a]\nrun = 'true'\n")
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"pipeline.toml:2: pipeline.params-files: `{named}` does not exist\n")
 
 
 def test_hash_paths_by_a_link_inside(repo, toml) -> None:

@@ -242,6 +242,16 @@ def test_a_lockfile_that_is_no_text(project: Repo) -> None:
     assert (project.path / "pipe.lock").read_bytes() == b"\xff\xfe"
 
 
+def test_no_utf_8(repo: Repo) -> None:
+    """In the work tree and at a commit, with the line."""
+    repo.write("pipeline.toml", b'[stage.a]\r\nrun = "true"\r\ndesc = "\xff"\r\n')
+    commit = repo.commit()[:10]
+    for args, said in ((["build"], ""), (["status", "--rev", commit], commit), (["what-if", "--rev", commit], commit)):
+        done = repo.pipe(*args, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{said}:pipeline.toml:3: is not UTF-8".lstrip(":"))
+
+
 def test_status_shows_problems_as_errors_are_shown(repo: Repo) -> None:
     """Why a stage can't run at all: with its line, and what to do."""
     repo.write(

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from pipesmith.digest import Digest
-from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.errors import UserError
 from pipesmith.fingerprint.concern import Change, Concern, changes
 from pipesmith.fingerprint.items import input_parts, stage_text
 from pipesmith.fingerprint.pipeignore import NAME as PIPEIGNORE
@@ -31,7 +31,7 @@ from pipesmith.verdict.judgement import Judgement, Outside
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.rebuilder import Question
 from pipesmith.verdict.verdict import Result, Verdict
-from pipesmith.workspace.reading import read
+from pipesmith.workspace.reading import read, text_of
 
 if TYPE_CHECKING:
     from pipesmith.fingerprint.pipeignore import PipeIgnore
@@ -182,10 +182,7 @@ class Commits:
         data = tree.read("pipeline.toml")
         if data is None:
             raise NoPipeline(f"there is no pipeline.toml at {commit[:10]}", "name a commit that has one")
-        try:
-            text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError as error:
-            raise ConfigError([Finding(file=shown, text=f"is not UTF-8: {error.reason}")]) from None
+        text = text_of(data, shown)
         known = self._pipelines.get(text)
         if known is None:
             known = self._pipelines[text] = _SameText()

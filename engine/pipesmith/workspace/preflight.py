@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError
 from pipesmith.pipeline.keys import COMPUTE_KINDS
-from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Stage
+from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Pipeline, Stage
 from pipesmith.workspace.session import Session
 
 __all__ = ["preflight", "preflight_conda", "preflight_gpus", "preflight_notebooks"]
@@ -229,16 +229,15 @@ def _gpus(session: Session, stage: Stage) -> Iterable[Finding]:
 
 def _ways(session: Session) -> Iterable[Finding]:
     """Outputs whose folder is, or lies behind, a symbolic link: out of the workspace, or to where git asks by another
-    name. `cwd` and `keep`, where a link on the way leads out."""
+    name. What else is named by its path, where it, or a link on the way, leads out."""
     root = session.workspace.root
+    for key, path in _named(session.pipeline):
+        try:
+            check_inside(root, f"{path}/")
+        except UserError as error:
+            yield _finding(session, key, error.text, error.help)
     straight = {""}  # folders with no link on the way
     for stage in session.pipeline.stages.values():
-        for name, folder in (("cwd", stage.cwd), ("keep", stage.keep)):
-            if folder not in (None, "."):
-                try:
-                    check_inside(root, f"{folder}/")
-                except UserError as error:
-                    yield _finding(session, f"stage.{stage.base}.{name}", error.text, error.help)
         for name, output in stage.outputs.items():
             folder = output.path.rpartition("/")[0]
             if folder in straight:
@@ -256,3 +255,17 @@ def _ways(session: Session) -> Iterable[Finding]:
             if real != folder:
                 path = os.path.normpath(os.path.join(real, os.path.basename(output.path)))
                 yield _finding(session, key, f"`{output.path}` goes through a symbolic link", f"name it `{path}`")
+
+
+def _named(pipeline: Pipeline) -> Iterable[tuple[str, str]]:
+    """Yield (key, path) of what pipeline.toml names besides sources, inputs and outputs."""
+    for path in pipeline.params_files:
+        yield "pipeline.params-files", path
+    for name, environment in pipeline.environments.items():
+        for key, file in (("requirements", environment.requirements), ("dockerfile", environment.dockerfile)):
+            if file is not None:
+                yield f"environment.{name}.{key}", file
+    for stage in pipeline.stages.values():
+        for key, place in (("cwd", stage.cwd), ("keep", stage.keep), ("notebook", stage.notebook)):
+            if place not in (None, "."):
+                yield f"stage.{stage.base}.{key}", place

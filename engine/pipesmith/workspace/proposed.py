@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipesmith.errors import UserError
+from pipesmith.executors.plugins import installed_kinds
 from pipesmith.fingerprint.checked_out import CheckedOut
 from pipesmith.fingerprint.revision import Revision
 from pipesmith.fingerprint.stat_cache import StatCache
@@ -23,6 +24,7 @@ from pipesmith.lockfile.model import Lockfile
 from pipesmith.lockfile.reader import parse
 from pipesmith.pipeline.model import Pipeline
 from pipesmith.pipeline.reader import read_pipeline
+from pipesmith.workspace.reading import text_of
 from pipesmith.workspace.revisions import lockfile_at
 from pipesmith.workspace.session import Session
 from pipesmith.workspace.workspace import LOCK_NAME
@@ -71,14 +73,16 @@ class ProposedSession(Session):
         data = self.read_file("pipeline.toml")
         if data is None:
             raise UserError(f"there is no pipeline.toml at {self._shown}", "name a commit that has one")
-        self._text = data.decode("utf-8", "surrogateescape")
+        file = f"{self._shown}:pipeline.toml"
+        self._text = text_of(data, file)
         return read_pipeline(
             self._text,
             files=self.read_file,
             default_name=os.path.basename(self.workspace.root),
-            file=f"{self._shown}:pipeline.toml",
+            file=file,
             overrides=self.overrides,
             environ={name: value for name, value in os.environ.items() if name.startswith("PIPE_PARAM_")},
+            kinds=installed_kinds,
         )
 
     def read_file(self, path: str) -> bytes | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pipesmith import __version__, pipeline
+from pipesmith.errors import ConfigError, Finding
 from pipesmith.pipeline.frozen import SHAPE, freeze, thaw
 from pipesmith.records import replace
 
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from pipesmith.pipeline.model import Pipeline
     from pipesmith.store.state_db import StateDB
 
-__all__ = ["read"]
+__all__ = ["read", "text_of"]
+
+
+def text_of(data: bytes, file: str) -> str:
+    """Return the text of a pipeline.toml, as one that is opened as text has it. file: what it is called. Raises
+    ConfigError for what is no UTF-8."""
+    try:
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Finding(file=file, line=line, text=f"is not UTF-8: {error.reason}")]) from None
 
 
 def read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipesmith.digest import Digest
-from pipesmith.errors import ConfigError, Finding, UserError
+from pipesmith.errors import UserError
 from pipesmith.fingerprint.stat_cache import StatCache
 from pipesmith.fingerprint.work_tree import WorkTree
 from pipesmith.lockfile.model import LockedOut, Lockfile
@@ -21,7 +22,7 @@ from pipesmith.store.object_store import ObjectStore
 from pipesmith.verdict.judgement import Judgement, Outside
 from pipesmith.verdict.rebuilder import Question
 from pipesmith.workspace.pins import Pins
-from pipesmith.workspace.reading import read
+from pipesmith.workspace.reading import read, text_of
 from pipesmith.workspace.selecting import select_stages
 
 if TYPE_CHECKING:
@@ -53,11 +54,8 @@ class Session:
         """The checked pipeline. Raises ConfigError with all findings."""
         workspace = self.workspace
         path = os.path.join(workspace.root, "pipeline.toml")
-        try:
-            with open(path, encoding="utf-8") as file:
-                self._text = text = file.read()
-        except UnicodeDecodeError as error:
-            raise ConfigError([Finding(file="pipeline.toml", text=f"is not UTF-8: {error.reason}")]) from None
+        with open(path, "rb") as file:
+            self._text = text = text_of(file.read(), self._file_name or "pipeline.toml")
         pipeline = read(
             text,
             root=workspace.root,
@@ -96,6 +94,9 @@ class Session:
                     return file.read()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 continue
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+                    raise
         return None
 
     @cached_property
