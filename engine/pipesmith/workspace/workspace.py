@@ -229,14 +229,14 @@ class Workspace:
         return self.run_store.list(n=n, **filters)
 
     def metrics(self, revs: Iterable[str] = ()) -> dict[str, dict[str, dict[str, float]]]:
-        """Return for the work tree's lockfile, or for each revision: stage to metric to number."""
+        """Return for the work tree's lockfile, or for each revision (a text is one): stage to metric to number."""
         from pipesmith.workspace.metrics import metrics
 
-        return metrics(self, tuple(revs))
+        return metrics(self, _names(revs))
 
 
-def _names(stages: Sequence[str]) -> tuple[str, ...]:
-    return (stages,) if isinstance(stages, str) else tuple(stages)
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _override_text(value: Any) -> str:
