@@ -21,13 +21,14 @@ class Digest:
 
     algorithm: `blake3` or `md5`. hex: lower-case hex, then `.dir` for a folder and `.link` for a symbolic link. size:
     bytes of all its files. nfiles: number of files in a folder (links count, empty folders don't), None for a file or
-    link.
+    link. executable: an output that is a file and was made executable; no part of what `text` names.
     """
 
     algorithm: str
     hex: str
     size: int
     nfiles: int | None = None
+    executable: bool = False
 
     @property
     def is_folder(self) -> bool:

@@ -187,3 +187,61 @@ def test_outputs_of_strange_names(repo, toml) -> None:
     (repo.path / "out dir/it's ünï $x [1]*").unlink()
     assert repo.pipe("build", "--json").stages()["a"] == "restored"
     assert repo.git("status", "--porcelain", "-z").stdout.count("out dir") == 0
+
+
+# -- executable -------------------------------------------------------------------------------------------------------
+
+TOOL = """
+    [stage.tool]
+    source = "tool"
+    run = "NOTE(tool) && cp tool {outputs.t} && chmod MODE {outputs.t}"
+    outputs = { t = "bin/tool" }
+    KEYS
+    [stage.use]
+    run = "NOTE(use) && {inputs.t} > {outputs.o}"
+    inputs = { t = "stage:tool.t" }
+    outputs = { o = "o" }
+"""
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("keys", ["", "sandbox = false"])
+@pytest.mark.parametrize("hash", ["blake3", "md5"])
+def test_what_a_stage_makes_executable_stays_so(repo, toml, hash: str, keys: str, large: bool) -> None:
+    """As with make and DVC: a program that a stage builds can be run by the next one, restored or checked out too."""
+    repo.write("tool", "#!/bin/sh\necho used\nexit\n" + "#" * (3_000_000 if large else 0))
+    toml(f'[cache]\nhash = "{hash}"\n' + TOOL.replace("MODE", "+x").replace("KEYS", keys))
+    repo.pipe("build")
+    assert repo.ran() == ["tool", "use"] and repo.read("o") == "used\n"
+    assert os.access(repo.path / "bin/tool", os.X_OK)
+    before = repo.read("pipe.lock")
+    (repo.path / "bin/tool").unlink()
+    assert repo.pipe("build", "--json").stages() == {"tool": "restored", "use": "fresh"}
+    assert os.stat(repo.path / "bin/tool").st_mode & 0o111 == 0o111
+    (repo.path / "bin/tool").unlink()
+    repo.pipe("checkout")
+    assert os.access(repo.path / "bin/tool", os.X_OK)
+    (repo.path / "pipe.lock").unlink()
+    (repo.path / "bin/tool").unlink()
+    assert repo.pipe("build", "--json").stages() == {"tool": "restored", "use": "restored"}
+    assert os.access(repo.path / "bin/tool", os.X_OK)
+    assert repo.read("pipe.lock") == before and repo.ran() == []
+    repo.commit()
+    repo.pipe("build", "--force", "use")
+    assert repo.ran() == ["use"] and repo.read("pipe.lock") == before
+    assert repo.pipe("status", "--rev", "HEAD", "--check").returncode == 0
+
+
+def test_executable_from_now_on(repo, toml) -> None:
+    """The same bytes, made executable or no longer: what lies in the workspace is as the last run made it."""
+    repo.write("tool", "#!/bin/sh\necho used\n")
+    for mode in ("-x", "+x", "-x"):
+        toml(TOOL.replace("MODE", mode).replace("KEYS", "").replace("{inputs.t} >", "cat {inputs.t} >"))
+        assert repo.pipe("build", "--json").stages()["tool"] in ("ran", "restored")
+        assert os.access(repo.path / "bin/tool", os.X_OK) == (mode == "+x")
+        assert ("executable = true" in repo.read("pipe.lock")) == (mode == "+x")
+    assert repo.ran() == [
+        "tool",
+        "tool",
+        "use",
+    ]  # restored the third time, and early cutoff: the content is what it was

@@ -39,15 +39,16 @@ VALUES = st.recursive(
 
 
 @st.composite
-def digests(draw: st.DrawFn) -> Digest:
+def digests(draw: st.DrawFn, *, executable: bool = False) -> Digest:
     algorithm = draw(st.sampled_from(("blake3", "md5")))
     kind = draw(st.sampled_from(("", ".dir", ".link")))
     nfiles = draw(st.integers(0, 9)) if kind == ".dir" else None
-    return Digest(algorithm, draw(HEX) + kind, draw(st.integers(0, 2**50)), nfiles)
+    bit = executable and not kind and draw(st.booleans())
+    return Digest(algorithm, draw(HEX) + kind, draw(st.integers(0, 2**50)), nfiles, bit)
 
 
 DEPS = st.builds(LockedDep, name=NAMES, path=NAMES, digest=digests(), git=st.one_of(st.none(), HEX), at=TEXT)
-OUTS = st.builds(LockedOut, name=NAMES, path=NAMES, digest=digests(), cache=st.booleans())
+OUTS = st.builds(LockedOut, name=NAMES, path=NAMES, digest=digests(executable=True), cache=st.booleans())
 
 
 def _by_name(entries: list[Any]) -> tuple[Any, ...]:

@@ -95,10 +95,13 @@ def _exchange(one: str, other: str) -> bool:
     return bool(done == 0)
 
 
-def _is_linked(path: str) -> bool:
-    """Return whether a file shares its bytes with another name: the cache's, when it was placed while it was cached."""
+def _is_so(path: str, out: LockedOut) -> bool:
+    """Return whether what has an output's content is what was made in all else: executable or not; and, if it is left
+    to git, no link to the cache, as it may be from a time when it was not."""
     info = os.lstat(path)
-    return stat.S_ISREG(info.st_mode) and info.st_nlink > 1
+    if not stat.S_ISREG(info.st_mode):
+        return True
+    return bool(info.st_mode & 0o100) == out.digest.executable and (out.cache or info.st_nlink == 1)
 
 
 class Placer:
@@ -150,7 +153,7 @@ class Placer:
             check_inside(self._root, out.path)
             target = os.path.join(self._root, out.path)
             now = self._digest(out.path) if os.path.lexists(target) and not os.path.islink(target) else None
-            if now is not None and now.text == out.digest.text and (out.cache or not _is_linked(target)):
+            if now is not None and now.text == out.digest.text and _is_so(target, out):
                 continue
             parent = os.path.dirname(target)
             self._folder_in_the_way(stage, parent)

@@ -85,6 +85,8 @@ def _dep(dep: LockedDep) -> str:
 
 def _out(out: LockedOut) -> str:
     parts = [f"name = {_string(out.name)}", f"path = {_string(out.path)}", *_digest(out.digest)]
+    if out.digest.executable:
+        parts.append("executable = true")
     if not out.cache:
         parts.append("cache = false")
     return f"  {{ {', '.join(parts)} }},\n"

@@ -40,7 +40,7 @@ def _stage(name: str, entry: StageLock) -> Iterator[str]:
     for dep in sorted(entry.deps, key=lambda dep: (dep.name, dep.path)):
         yield f"{head}: input {_word(dep.name)}: {_digest(dep.digest)}{_place(dep)}"
     for out in sorted(entry.outs, key=lambda out: (out.name, out.path)):
-        left = "" if out.cache else ", cache = false"
+        left = (", executable" if out.digest.executable else "") + ("" if out.cache else ", cache = false")
         yield f"{head}: output {_word(out.name)}: {_digest(out.digest)}, {_word(out.path)}{left}"
     for key, value in _flat(entry.params):
         yield f"{head}: param {key}: {value}"

@@ -22,6 +22,7 @@ from pipesmith.lockfile.model import (
     PinnedObject,
     StageLock,
 )
+from pipesmith.records import replace
 
 __all__ = ["Memory", "entry_of", "parse"]
 
@@ -212,10 +213,18 @@ def _dep(entry: Mapping[str, Any]) -> LockedDep:
 
 
 def _out(entry: Mapping[str, Any]) -> LockedOut:
-    cache = entry.get("cache", True)
-    if type(cache) is not bool:
-        raise TypeError("`cache` is neither true nor false")
-    return LockedOut(name=_string(entry, "name"), path=_string(entry, "path"), digest=_digest(entry), cache=cache)
+    digest = _digest(entry)
+    if _flag(entry, "executable", False):
+        digest = replace(digest, executable=True)
+    cache = _flag(entry, "cache", True)
+    return LockedOut(name=_string(entry, "name"), path=_string(entry, "path"), digest=digest, cache=cache)
+
+
+def _flag(entry: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = entry.get(key, default)
+    if type(value) is not bool:
+        raise TypeError(f"`{key}` is neither true nor false")
+    return value
 
 
 def _accepted(entry: Mapping[str, Any]) -> Accepted:

@@ -98,13 +98,15 @@ def _out_json(out: LockedOut) -> dict[str, Any]:
     }
     if digest.nfiles is not None:
         entry["nfiles"] = digest.nfiles
+    if digest.executable:
+        entry["executable"] = True
     if not out.cache:
         entry["cache"] = False
     return entry
 
 
 def _out(entry: Mapping[str, Any]) -> LockedOut:
-    digest = Digest(entry["hash"], entry["hex"], entry["size"], entry.get("nfiles"))
+    digest = Digest(entry["hash"], entry["hex"], entry["size"], entry.get("nfiles"), entry.get("executable", False))
     return LockedOut(name=entry["name"], path=entry["path"], digest=digest, cache=entry.get("cache", True))
 
 

@@ -106,7 +106,7 @@ class ObjectStore(Shelf):
             if not stat.S_ISREG(info.st_mode):
                 raise UserError(f"`{path}` is neither a file nor a folder", "write a file or a folder there")
             hex, size = self._add_file(path, move, info)
-            return Digest(self.algorithm, hex, size)
+            return Digest(self.algorithm, hex, size, executable=bool(info.st_mode & 0o100))
         except OSError as error:
             raise disk_failure(error, self.root, path) from None
 
@@ -285,7 +285,7 @@ class ObjectStore(Shelf):
             if digest.is_folder:
                 self._place_folder(digest.algorithm, self.manifest(digest).entries, target, link)
             else:
-                self._place_file(digest.algorithm, digest.hex, None, target, False, link)
+                self._place_file(digest.algorithm, digest.hex, None, target, digest.executable, link)
         except OSError as error:
             raise disk_failure(error, os.path.dirname(target), target) from None
         self._checked.flush()

@@ -115,7 +115,7 @@ class Judgement:
                 LockedDep(
                     name=part.item,
                     path=part.place or part.path,
-                    digest=found.digest,
+                    digest=found.digest if not found.digest.executable else replace(found.digest, executable=False),
                     git=found.git,
                     at=part.path if part.place not in ("", part.path) else "",
                     of=self._whole(part),
