@@ -10,19 +10,22 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     args = sys.argv[1:] if argv is None else argv
+    if argv is None and sys.getfilesystemencoding() != "utf-8":
+        _in_utf8()
     if sys.stdout is None or sys.stderr is None:
         _open_closed()
+    if argv is None and sys.stdout.encoding != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # PYTHONIOENCODING asks for it
     if args == ["--version"]:
         from pipesmith import __version__
 
-        print(f"pipe {__version__}")
-        return 0
+        if _said(f"pipe {__version__}\n"):
+            return 0
     if "build" in args or "status" in args:
         from pipesmith.fingerprint import witness
 
         answer = witness.ask(args)
-        if answer is not None:
-            sys.stdout.write(answer)
+        if answer is not None and _said(answer):
             return 0
     import gc
 
@@ -33,6 +36,25 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         _leave(code, at_once=not {"hooks", "status"}.isdisjoint(args))
     return code
+
+
+def _in_utf8() -> None:
+    """Start over in Python's UTF-8 mode: names of files are bytes to git and the system, and UTF-8 in pipeline.toml and
+    pipe.lock, whatever the locale says. Returns where that can't be."""
+    import os
+
+    if sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _said(answer: str) -> bool:
+    """Print an answer. False where nobody takes it: the command itself tells of that."""
+    try:
+        sys.stdout.write(answer)
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _leave(code: int, *, at_once: bool) -> None:

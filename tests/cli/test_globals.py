@@ -37,6 +37,7 @@ JSON_CALLS = [
     ["checkout"],
     ["verify"],
     ["gc"],
+    ["gc", "--auto"],
     ["data", "ls"],
     ["data", "status"],
     ["data", "update"],
@@ -268,6 +269,68 @@ def test_outputs_that_take_nothing(project: Repo, args: list[str], streams: str)
     done = project.run("sh", "-c", f'"$0" -m pipesmith "$@" {streams}', sys.executable, *args, check=False)
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     assert done.returncode in (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "args", [["status"], ["status", "--json"], ["build"], ["--version"], ["build", "--help"]], ids=" ".join
+)
+@pytest.mark.parametrize("streams", [">/dev/full", "| true"])
+def test_an_answer_at_once_that_nobody_takes(project: Repo, args: list[str], streams: str) -> None:
+    """What is answered before anything is loaded is told as any other: exit 1, and no traceback."""
+    project.pipe("build")
+    for unbuffered in ("", "1"):
+        command = f'(sleep 0.2; "$0" -m pipesmith "$@"; echo "exit $?" >&2) {streams}'
+        done = project.run("sh", "-c", command, sys.executable, *args, env={"PYTHONUNBUFFERED": unbuffered})
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr, done.stderr
+        lines = done.stderr.splitlines()
+        if args != ["build", "--help"] or not unbuffered:  # argparse itself passes over what can't be printed
+            assert lines[-1] == "exit 1" and ("no space left" in lines[0]) == (streams == ">/dev/full"), lines
+
+
+ENCODINGS = [
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},  # as a locale that is not UTF-8
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "latin-1"},
+]
+
+
+@pytest.mark.parametrize("env", ENCODINGS, ids=["locale", "ascii", "latin-1"])
+def test_where_not_all_can_be_printed(repo: Repo, env: dict[str, str]) -> None:
+    """Names are UTF-8 in pipeline.toml and pipe.lock and bytes on the disk, whatever the locale: the same content has
+    the same fingerprint, and no character is a traceback."""
+    repo.write("quellä/✓.txt", "code\n")
+    repo.write("däta.csv", "1\n")
+    repo.write(
+        "pipeline.toml",
+        """
+        [stage.a]
+        source = "quellä"
+        run = "echo 'said ✓'; cat {inputs.i} quellä/* > {outputs.o}"
+        inputs = { i = "däta.csv" }
+        outputs = { o = "öut/✓" }
+        """,
+    )
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+    lock = repo.read("pipe.lock")
+    assert repo.pipe("build", env=env).stdout == "up to date (1 stage)\n"
+    repo.pipe("build", "-f", env=env)
+    assert repo.read("pipe.lock") == lock and repo.read("öut/✓") == "1\ncode\n"
+    for args in (
+        ["--help"],
+        ["build", "--help"],
+        ["logs"],
+        ["show"],
+        ["why", "a"],
+        ["graph"],
+        ["lock", "show"],
+        ["runs"],
+    ):
+        done = repo.pipe(*args, env=env)
+        assert "Traceback" not in done.stderr
+    repo.pipe("cat", "--json", repo.pipe("status", "--json").json()["stages"][0]["outputs"][0]["hash"], env=env)
+    (repo.path / "öut/✓").unlink()
+    assert repo.pipe("checkout", "--json", env=env).json()["placed"] == ["öut/✓"]
+    assert repo.pipe("build", "dä", env=env, check=False).returncode == 2
 
 
 def test_in_a_subfolder(project: Repo) -> None:

@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.pipeline.units import parse_size_bytes
     from pipesmith.workspace import Workspace
-    from pipesmith.workspace.collecting import collect_garbage
+    from pipesmith.workspace.collecting import Report, collect_garbage
 
     for flag, days in (("--keep-days", arguments.keep_days), ("--kept", arguments.kept)):
         if not 0 <= days < 1e6:
             raise UserError(f"`{flag}` needs a number of days, 0 or more", f"write `{flag} 30`")
     try:
-        max_size = parse_size_bytes(arguments.max_size) if arguments.max_size else None
+        max_size = parse_size_bytes(arguments.max_size) if arguments.max_size is not None else None
     except ValueError as error:
         raise UserError(f"`--max-size`: {error}", "write `--max-size 20GB`") from None
     workspace = Workspace.open(".")
@@ -44,7 +44,12 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     if arguments.auto:
         max_size = session.pipeline.cache.max_size_bytes
         if max_size is None:
-            out.line("no `[cache] max-size`: nothing to do")
+            text = "no `[cache] max-size`: nothing to do"
+            if out.json_mode:
+                left_bytes = sum(info.st_size for _algorithm, _hex, info in session.store.objects())
+                out.json(Report(left_bytes=left_bytes, dry_run=arguments.dry_run, notes=[text]).as_json())
+            else:
+                out.line(text)
             return 0
     report = collect_garbage(
         session,

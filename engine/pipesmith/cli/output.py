@@ -98,15 +98,17 @@ class Output:
 
     def error(self, error: PipeError, *, as_line: bool = False) -> None:
         findings = error.findings()
-        if self.json_mode:
-            messages = [finding.as_json() for finding in findings]
-            document = {"error": {"kind": error.kind, "messages": messages}}
-            if as_line:
-                self.json_line(document)
-            else:
-                self.json(document)
-        for finding in findings:
-            print(printable(finding.render()), file=sys.stderr, flush=True)
+        try:
+            if self.json_mode:
+                messages = [finding.as_json() for finding in findings]
+                document = {"error": {"kind": error.kind, "messages": messages}}
+                if as_line:
+                    self.json_line(document)
+                else:
+                    self.json(document)
+        finally:  # a disk that is full takes no document
+            for finding in findings:
+                print(printable(finding.render()), file=sys.stderr, flush=True)
 
     def table(self, rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> None:
         """Print rows in columns."""

@@ -51,6 +51,10 @@ def _columns() -> int:
 class _Parser(argparse.ArgumentParser):
     """Raises UserError instead of leaving the process, so that `--json` covers wrong use too."""
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # while what goes wrong with it is still told
+        super().exit(status, message)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(*self._told(message))
 

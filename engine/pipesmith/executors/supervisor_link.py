@@ -94,7 +94,7 @@ def _spawn(fd: int, *, terminal: bool) -> int:
     if not terminal:
         actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0))
         actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
-    argv = [python, "-I", "-S", _SCRIPT, str(_SOCKET_THERE)]
+    argv = [python, "-I", "-S", "-X", "utf8", _SCRIPT, str(_SOCKET_THERE)]
     return os.posix_spawn(python, argv, os.environ, file_actions=actions, setsid=not terminal)
 
 

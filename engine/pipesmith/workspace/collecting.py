@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipesmith.retention.gc import Report, collect
 from pipesmith.workspace.session import Session
 
-__all__ = ["collect_garbage"]
+__all__ = ["Report", "collect_garbage"]
 
 
 def collect_garbage(
