@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,38 @@ def test_another_set_runs_the_stage_and_says_why(project: Repo) -> None:
     result = project.pipe("build", "--json")
     assert [kind for kind, _item in result.why("a")] == ["environment"]
     assert project.read("o.txt") == "2.0\n"
+
+
+def test_a_build_while_an_update_resolves(project: Repo, index: Path) -> None:
+    """Any number of commands at once: an update writes its pins beside what a build wrote meanwhile."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Index(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            answer.wait()
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    write(project, "alpha")
+    with (project.path / "pipeline.toml").open("a") as file:
+        file.write('[stage.other]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "other.txt" }\n')
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, directory=str(index))) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            update = project.start("env", "update", env={"UV_FIND_LINKS": f"http://127.0.0.1:{server.server_port}/"})
+            assert asked.wait(60)
+            assert project.pipe("build", "other", "--json").stages() == {"other": "ran"}
+            answer.set()
+            said = update.communicate()
+            assert update.returncode == 0, said
+        finally:
+            answer.set()
+            server.shutdown()
+    lock = tomllib.loads(project.read("pipe.lock"))
+    assert set(lock["environment"]) == {"e"} and set(lock["stage"]) == {"other"}
+    assert project.pipe("status", "other", "--json").stages(key="state") == {"other": "fresh"}
 
 
 def test_a_new_release_changes_nothing_until_an_update(project: Repo, index: Path) -> None:

@@ -76,6 +76,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     built = build_environments(workspace, arguments.names, out.note)
     if out.json_mode:
         out.json({"environments": built})
+    elif not built:
+        out.line("no environments")
     else:
         for name, prefix in built.items():
             out.line(f"{name}: {prefix}")

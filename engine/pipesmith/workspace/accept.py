@@ -11,6 +11,7 @@ from pipesmith.pipeline.graph import upstream
 from pipesmith.records import replace
 from pipesmith.verdict.reasons import Reason
 from pipesmith.verdict.verdict import State
+from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.pins import user_and_host
 from pipesmith.workspace.session import select_stages
 
@@ -36,9 +37,9 @@ def accept(workspace: Workspace, name: str, reason: str) -> dict[str, tuple[Reas
     looked_at = upstream(pipeline, wanted)
     verdicts = {n: judgement.judge(pipeline.stages[n]) for n in topological(pipeline) if n in looked_at}
     accepted: dict[str, tuple[Reason, ...]] = {}
-    entries = dict(session.lockfile.stages)
+    writer = LockKeeper(session).writer
     for each in wanted:
-        verdict, entry = verdicts[each], entries.get(each)
+        verdict, entry = verdicts[each], session.lockfile.stages.get(each)
         if entry is None:
             raise UserError(f"stage `{each}` was never built: there is no result to accept", f"run `pipe build {each}`")
         if verdict.fingerprint is None or verdict.problems or verdict.state is State.PENDING:
@@ -48,11 +49,8 @@ def accept(workspace: Workspace, name: str, reason: str) -> dict[str, tuple[Reas
         if verdict.fingerprint.key == entry.fingerprint:
             continue
         user, _host = user_and_host()
-        entries[each] = replace(entry, accepted=Accepted(fingerprint=verdict.fingerprint.key, reason=reason, by=user))
+        said = Accepted(fingerprint=verdict.fingerprint.key, reason=reason, by=user)
+        writer.set_stage(each, replace(entry, accepted=said))
         accepted[each] = verdict.reasons
-    if accepted:
-        from pipesmith.lockfile import io
-
-        with workspace.guard():
-            io.write(workspace.lock_path, replace(session.lockfile, stages=entries))
+    writer.write()
     return accepted

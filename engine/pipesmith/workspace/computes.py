@@ -431,7 +431,7 @@ def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], No
     try:
         from pipesmith.workspace.envs import resolve_and_lock
 
-        resolve_and_lock(workspace, session, sorted({name for _compute, name in wanted}), said)
+        resolve_and_lock(session, sorted({name for _compute, name in wanted}), said)
         for compute, environment in sorted(wanted):
             session.computes.images_on(chosen[compute], environment)
     finally:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipesmith.errors import PipeError, UserError, nearest
-from pipesmith.records import as_dict, replace
+from pipesmith.records import as_dict
+from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -48,14 +49,11 @@ def list_datasets(workspace: Workspace, names: Sequence[str], *, compare: bool =
 
 def update_datasets(workspace: Workspace, names: Sequence[str]) -> dict[str, str]:
     """Pin what the origins hold now and return name to `changed` or `unchanged`. Raises UserError."""
-    from pipesmith.lockfile import io
-
     session = workspace.session()
     wanted = _names(session, names)
     session.pins.pin_datasets(wanted, update=True)
     old = session.lockfile.datasets
-    with workspace.guard():
-        io.write(workspace.lock_path, replace(session.lockfile, datasets={**old, **session.pins.new_datasets}))
+    LockKeeper(session).writer.write()
     session.stat_cache.flush()
     return {
         name: "unchanged" if name in old and old[name].digest == session.pins.new_datasets[name].digest else "changed"

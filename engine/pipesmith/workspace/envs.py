@@ -12,7 +12,7 @@ from pipesmith.environments.resolve import changes
 from pipesmith.environments.system import system_environment
 from pipesmith.errors import UserError, nearest
 from pipesmith.lockfile.model import EnvironmentPin
-from pipesmith.records import replace
+from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.session import Session
 
 if TYPE_CHECKING:
@@ -82,21 +82,11 @@ def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def resolve_and_lock(
-    workspace: Workspace,
-    session: Session,
-    names: Sequence[str],
-    notice: Callable[[str], None],
-    *,
-    upgrade: bool = False,
+    session: Session, names: Sequence[str], notice: Callable[[str], None], *, upgrade: bool = False
 ) -> None:
     """Resolve environments whose pin does not hold (all, to `upgrade`), write the pins. Raises EnvironmentFailure."""
-    from pipesmith.lockfile import io
-
     session.pins.resolve_environments(names, notice, upgrade=upgrade)
-    if session.pins.new_environments:
-        environments = {**session.lockfile.environments, **session.pins.new_environments}
-        with workspace.guard():
-            io.write(workspace.lock_path, replace(session.lockfile, environments=environments))
+    LockKeeper(session).writer.write()
 
 
 def build_environments(workspace: Workspace, names: Sequence[str], notice: Callable[[str], None]) -> dict[str, str]:
@@ -104,7 +94,7 @@ def build_environments(workspace: Workspace, names: Sequence[str], notice: Calla
     session = workspace.session()
     session.cold.tell(notice)
     wanted = _names(session, names, notice)
-    resolve_and_lock(workspace, session, wanted, notice)
+    resolve_and_lock(session, wanted, notice)
     built = {}
     for name in wanted:
         environment = session.pipeline.environments[name]
@@ -162,7 +152,7 @@ def push_environments(workspace: Workspace, names: Sequence[str], notice: Callab
     session.computes.said = notice
     session.cold.tell(notice)
     try:
-        resolve_and_lock(workspace, session, wanted, notice)
+        resolve_and_lock(session, wanted, notice)
         return {name: session.computes.push_image(computes[where[name]], name) for name in wanted}
     finally:
         session.computes.close()
@@ -175,7 +165,7 @@ def update_environments(
     session = workspace.session()
     wanted = _names(session, names, notice)
     before = dict(session.lockfile.environments)
-    resolve_and_lock(workspace, session, wanted, notice, upgrade=True)
+    resolve_and_lock(session, wanted, notice, upgrade=True)
     found = {}
     for name, pin in session.pins.new_environments.items():
         old = before.get(name)
