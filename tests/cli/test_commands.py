@@ -210,6 +210,33 @@ def test_checkout(project: Repo) -> None:
     assert project.ran() == ["prepare", "report", "train", "train"] or True
 
 
+def test_checkout_of_a_run_whose_stages_are_gone(project: Repo) -> None:
+    """`--to` gets the outputs of every stage of the run; the workspace those of stages that are gone if they are
+    named."""
+    run = project.pipe("runs", "--json").json()["runs"][0]["id"]
+    project.write("pipeline.toml", '[stage.other]\nrun = "echo 1 > {outputs.o}"\noutputs = { o = "other.txt" }\n')
+    project.pipe("checkout", "--run", run, "--to", "there")
+    assert project.read("there/data/clean.txt") == "10\n20\n1\n" and project.exists("there/models/1/all")
+    (project.path / "data/clean.txt").unlink()
+    project.pipe("checkout", "--run", run)
+    assert not project.exists("data/clean.txt")
+    assert project.pipe("checkout", "prepare", "--run", run).stdout == "placed data/clean.txt\n"
+    assert project.read("data/clean.txt") == "10\n20\n1\n"
+
+
+def test_checkout_of_a_run_that_only_history_knows(project: Repo) -> None:
+    """Its record names what it made: that is placed where the cache has it, else each is named, and exit 1."""
+    import shutil
+
+    run = project.pipe("runs", "--json").json()["runs"][0]["id"]
+    shutil.rmtree(project.pipe_dir / "cache" / "actions")
+    project.pipe("checkout", "--run", run, "--to", "there")
+    assert project.read("there/data/clean.txt") == "10\n20\n1\n"
+    shutil.rmtree(project.pipe_dir / "cache")
+    done = project.pipe("checkout", "--run", run, "--to", "again", "--json", check=False)
+    assert done.returncode == 1 and "data/clean.txt" in done.json()["missing"] and done.json()["placed"] == []
+
+
 def test_checkout_of_what_is_lost(project: Repo) -> None:
     """What is not in the cache is named and exit 1, unless --allow-missing."""
     import shutil
@@ -264,6 +291,14 @@ def test_gc(project: Repo) -> None:
     assert project.pipe("gc", "--auto").stdout == "no `[cache] max-size`: nothing to do\n"
     assert project.pipe("gc", "--max-size", "1K").returncode == 0
     assert project.pipe("verify").returncode == 0
+
+
+def test_gc_auto_without_a_size(project: Repo) -> None:
+    """Nothing to do, which is said; as JSON in the document of every gc."""
+    assert project.pipe("gc", "--auto").stdout == "no `[cache] max-size`: nothing to do\n"
+    document = project.pipe("gc", "--auto", "--json").json()
+    assert document.keys() == project.pipe("gc", "--dry-run", "--json").json().keys()
+    assert document["objects"] == 0 and document["left_bytes"] > 0
 
 
 def test_env(project: Repo) -> None:

@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", metavar="DIR", help="below this folder instead of the workspace")
     add("--run", metavar="RUN", help="as this run made them")
     add("--allow-missing", action="store_true", help="what is not in the cache may be absent")
+    parser.epilog = """\
+With `--run` and `--to` the outputs of all stages of the run are taken, also of those that pipeline.toml does not have
+any more; into the workspace these come only if they are named."""
 
 
 def run(arguments: argparse.Namespace, out: Output) -> int:
@@ -43,5 +46,10 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         for path, text in done.missing.items():
             out.warn(f"`{path}`: {text}", "build it, or pass `--allow-missing`")
         if not (done.placed or done.missing):
-            out.line("up to date" if done.looked_at else "pipe.lock has no outputs yet: `pipe build` makes them")
+            none = "pipe.lock has no outputs yet: `pipe build` makes them"
+            if arguments.run is not None:
+                none = "that run made no outputs"
+                if arguments.to is None:
+                    none += " of stages that pipeline.toml has; `--to DIR` takes those of all"
+            out.line("up to date" if done.looked_at else none)
     return 1 if done.missing else 0

@@ -42,15 +42,28 @@ def checkout(
 ) -> Checkout:
     """Put outputs as they are locked (or as a run made them) into the workspace, or below the folder `to`.
 
-    What only exists in the workspace is put away first. Raises UserError; what is not in the cache is in `missing`.
+    Of a run, `to` gets those of all its stages, the workspace those of stages that pipeline.toml still has, unless
+    others are named. What only exists in the workspace is put away first. Raises UserError; what is not in the cache is
+    in `missing`.
     """
+    for flag, text in (("--to", to), ("--run", run)):
+        if text is not None and not text.strip():
+            raise UserError(
+                f"`{flag}` needs a {'folder' if flag == '--to' else 'run'}", "`pipe checkout --help` says how"
+            )
     session = workspace.session()
-    wanted = select_stages(session.pipeline, names) if names else tuple(session.pipeline.stages)
-    outs = _outs_of_run(session, run) if run else {n: e.outs for n, e in session.lockfile.stages.items()}
+    stages = session.pipeline.stages
+    outs = _outs_of_run(session, run) if run is not None else {n: e.outs for n, e in session.lockfile.stages.items()}
+    gone = [name for name in outs if name not in stages] if run is not None else []
+    if names:
+        wanted = select_stages(session.pipeline, [name for name in names if name not in gone])
+        wanted += tuple(name for name in gone if name in names)
+    else:
+        wanted = (*stages, *(gone if to is not None else ()))
     for name in names and wanted:
         if name not in outs:
             raise UserError(
-                f"stage `{name}` is not in {'that run' if run else 'pipe.lock'}", f"run `pipe build {name}`"
+                f"stage `{name}` is not in {'that run' if run is not None else 'pipe.lock'}", f"run `pipe build {name}`"
             )
     done = Checkout()
     root = os.path.abspath(to) if to is not None else workspace.root
@@ -65,7 +78,7 @@ def checkout(
         locked = session.lockfile.stages.get(name)
         for out in outs.get(name, ()):
             done.looked_at += 1
-            declared = session.pipeline.stages[name].outputs.get(out.name)
+            declared = stages[name].outputs.get(out.name) if name in stages else None
             if declared is not None:
                 out = replace(out, cache=declared.cache)
             if (
@@ -93,14 +106,25 @@ def checkout(
 
 
 def _outs_of_run(session: Session, run: str) -> Mapping[str, tuple[LockedOut, ...]]:
-    record = session.workspace.run_store.get(run)
+    """Return what each stage of a run made, in the cache or not."""
     found: dict[str, tuple[LockedOut, ...]] = {}
-    for stage in record.stages:
+    for stage in session.workspace.run_store.get(run).stages:
         for known in session.actions.lookup(stage.fingerprint or ""):
             if {out.path: out.digest.text for out in known.outs} == stage.outputs:
                 found[stage.name] = known.outs
                 break
+        else:
+            if stage.outputs:  # the result is known no longer, or to another clone
+                found[stage.name] = tuple(_recorded(session, stage.name, *each) for each in stage.outputs.items())
     return found
+
+
+def _recorded(session: Session, stage: str, path: str, text: str) -> LockedOut:
+    """Return an output of which only its path and the text of its digest were kept."""
+    algorithm, _, hex = text.partition(":")
+    now = session.pipeline.stages.get(stage)
+    declared = {out.path: out for out in now.outputs.values()}.get(path) if now is not None else None
+    return LockedOut(name=declared.name if declared is not None else path, path=path, digest=Digest(algorithm, hex, 0))
 
 
 def find_object(workspace: Workspace, hash: str) -> tuple[Session, Digest]:
