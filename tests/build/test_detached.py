@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 
 
@@ -44,6 +46,15 @@ def test_what_is_wrong_is_told_at_once(repo):
     assert repo.pipe("build", "--detach", check=False).returncode == 2
     _write(repo, "true")
     assert repo.pipe("build", "--detach", "nosuch", check=False).returncode == 2
+    repo.commit()
+    for wrong in (
+        ["--rev", "nosuch"],
+        ["--since", "nosuch"],
+        ["--tag", "nosuch"],
+        ["--rev", "HEAD", "--set", "nosuch"],
+    ):
+        assert repo.pipe("build", "--detach", *wrong, check=False).returncode == 2
+    assert not (repo.pipe_dir / "detached").exists()
     assert repo.pipe("wait", "nosuch", check=False).returncode == 2
     assert repo.pipe("wait", "latest", "--timeout", "soon", check=False).returncode == 2
     inside = repo.pipe("build", "--detach", check=False, env={"PIPE_RUN": "r", "PIPE_STAGE": "s"})
@@ -102,6 +113,15 @@ def test_cancelled_before_it_began(repo):
     assert repo.pipe("cancel", run, "--json").json() == {"run": run, "status": "cancelled"}
     waited = repo.pipe("wait", run, "--json", check=False)
     assert (waited.returncode, waited.json()["status"]) == (130, "cancelled")
+
+
+def test_cancelled_while_it_does_not_listen(repo):
+    """What does not hear of an interrupt yet is asked again: here one that a script started with interrupts ignored."""
+    _write(repo, "sleep 300; echo 1 > {outputs.o}")
+    deaf = 'trap "" INT; exec "$0" -m pipesmith build --detach --json'
+    run = json.loads(repo.run("sh", "-c", deaf, sys.executable).stdout)["run"]
+    assert repo.pipe("cancel", run, "--json").json() == {"run": run, "status": "cancelled"}
+    assert not repo.exists("o")
 
 
 def test_the_id_is_the_answer(repo):

@@ -104,9 +104,10 @@ def test_a_shallow_clone(two: Repo) -> None:
     two.git("clone", "-q", "--depth=1", f"file://{two.path}", "../shallow")
     shallow = Repo(two.path.parent / "shallow", two.home)
     _both(shallow)
-    said = shallow.pipe("build", "--rev", first, check=False)
-    assert said.returncode == 2
-    assert "this clone is shallow" in said.stderr
+    for args in (["build", "--rev", first], ["status", "--rev", first], ["what-if", "--merge", first]):
+        said = shallow.pipe(*args, check=False)
+        assert said.returncode == 2
+        assert "this clone is shallow" in said.stderr
 
 
 def test_a_sparse_clone(two: Repo) -> None:

@@ -95,8 +95,12 @@ def _detach(workspace: Workspace, arguments: argparse.Namespace, out: Output) ->
     from pipesmith.workspace.detached import detach
     from pipesmith.workspace.session import select_stages
 
+    overrides, _tags = pairs(arguments.set, "--set"), pairs(arguments.tag, "--tag")
+    for revision in (arguments.rev, arguments.since):
+        if revision is not None:
+            workspace.repo.resolve(revision)
     if arguments.rev is None:
-        session = workspace.session(pairs(arguments.set, "--set"), arguments.compute)
+        session = workspace.session(overrides, arguments.compute)
         select_stages(session.pipeline, arguments.stages)
     run_id = detach(workspace, [word for word in arguments.words if word != "--detach"], arguments.command_line)
     if out.json_mode:

@@ -180,11 +180,16 @@ class Repository:
         )
 
     def resolve(self, revision: str) -> str:
-        """Return the commit id of a revision. Raises UserError where there is none."""
+        """Return the commit id of a revision. Raises UserError where there is none, which says what may be why."""
         done = self.process("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        if done.returncode != 0:
-            raise UserError(f"`{revision}` is not a revision of this repository", "`git log --oneline` lists commits")
-        return done.stdout.decode().strip()
+        if done.returncode == 0:
+            return done.stdout.decode().strip()
+        if revision in ("HEAD", "@") and self.head() is None:
+            raise UserError(f"there is no commit yet, so `{revision}` is none", "`git commit` makes the first one")
+        help = "`git log --oneline` lists commits"
+        if self.shallow:
+            help = "this clone is shallow: `git fetch --unshallow` brings the commits that it lacks"
+        raise UserError(f"`{revision}` is not a revision of this repository", help)
 
     def head(self) -> str | None:
         """Return the commit id of HEAD, None before the first commit."""

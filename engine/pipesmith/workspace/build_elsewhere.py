@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipesmith.records import replace
-from pipesmith.workspace.elsewhere import Place, commit_elsewhere, resolve_commit, work_tree_elsewhere
+from pipesmith.workspace.elsewhere import Place, commit_elsewhere, work_tree_elsewhere
 
 if TYPE_CHECKING:
     from pipesmith.build.control import Control
@@ -30,7 +30,7 @@ def build_elsewhere(
         assert options.experiment is not None
         with work_tree_elsewhere(workspace, options.experiment, options.overrides) as other:
             return build(other, inner, on_event, control=control)
-    commit = resolve_commit(workspace.repo, options.rev)
+    commit = workspace.repo.resolve(options.rev)
     known = _fresh_already(workspace, commit, options)
     if known is not None:
         return replace(known, revision=commit)

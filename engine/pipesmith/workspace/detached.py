@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "cancel", "detach", "kept_exit", "recorded", "wait"]
 
 _LOOK_S = 0.1
+_ASK_AGAIN_S = 1.0
 _VARIABLE = "PIPE_DETACHED_RUN"
 _COMMAND = "PIPE_DETACHED_COMMAND"
 _KEEP_S = 30 * 86400.0
@@ -103,7 +104,8 @@ def wait(workspace: Workspace, name: str, timeout_s: float | None = None) -> End
 def cancel(workspace: Workspace, name: str, *, patience_s: float = 60.0) -> Ended:
     """Ask a run to end as Ctrl-C would, and wait until it has. One that has ended already is left as it is.
 
-    Raises UserError for what is no run, and for one that goes on elsewhere."""
+    It is asked again while it goes on: a program that is just being started may not hear of it. Raises UserError for
+    what is no run, and for one that goes on elsewhere."""
     found = _look(workspace, name)
     if found.status != "running":
         return found
@@ -113,9 +115,11 @@ def cancel(workspace: Workspace, name: str, *, patience_s: float = 60.0) -> Ende
         started = {"pid": record.pid, "process": record.process, "host": record.host}
     if started["host"] != socket.gethostname():
         raise UserError(f"run {found.run} goes on on `{started['host']}`", f"run `pipe cancel {found.run}` there")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(int(started["pid"]), signal.SIGINT)
-    ended = wait(workspace, found.run, patience_s)
+    ended, until = found, time.monotonic() + patience_s
+    while ended.status == "running" and time.monotonic() < until:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(started["pid"]), signal.SIGINT)
+        ended = wait(workspace, found.run, _ASK_AGAIN_S)
     place = os.path.join(_folder(workspace), found.run)
     if ended.status == "failed" and _started(workspace, found.run) is not None and _read(f"{place}.exit") is None:
         _write(f"{place}.exit", _EXITS["cancelled"])  # it ended before it could keep its exit code

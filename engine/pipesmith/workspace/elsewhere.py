@@ -30,7 +30,7 @@ from pipesmith.workspace.filling import copy_work_tree, fill_submodules, source_
 from pipesmith.workspace.recording import snapshot_of
 from pipesmith.workspace.workspace import PIPELINE_NAME, Workspace
 
-__all__ = ["Place", "commit_elsewhere", "resolve_commit", "work_tree_elsewhere", "workspace_at"]
+__all__ = ["Place", "commit_elsewhere", "work_tree_elsewhere", "workspace_at"]
 
 
 @record
@@ -56,22 +56,6 @@ class Place:
         return f"{self.of.root}\0{self.revision or self.experiment or ''}"
 
 
-def resolve_commit(repo: Repository, revision: str) -> str:
-    """Return the commit id of a revision. Raises UserError, which says what may be the reason here."""
-    try:
-        return repo.resolve(revision)
-    except UserError as error:
-        if repo.head() is None and revision in ("HEAD", "@"):
-            raise UserError(
-                f"there is no commit yet, so `{revision}` is none", "commit first, or build the work tree: `pipe build`"
-            ) from None
-        if os.path.exists(os.path.join(repo.common_dir, "shallow")):
-            raise UserError(
-                error.text, "this clone is shallow: `git fetch --unshallow` brings the commits that it lacks"
-            ) from None
-        raise
-
-
 def workspace_at(path: str, revision: str) -> Workspace:
     """Return the workspace of the nearest pipeline.toml from `path` up, on disk or else at a revision.
 
@@ -86,7 +70,7 @@ def workspace_at(path: str, revision: str) -> Workspace:
             return Workspace.open(path)
         except UserError:
             pass  # not on disk
-    commit = resolve_commit(repo, revision)
+    commit = repo.resolve(revision)
     folder = "" if repo.is_bare else os.path.relpath(start, repo.top)
     folder = "" if folder == "." else folder
     listed = os.fsdecode(repo.run("ls-tree", "-r", "-z", "--full-tree", "--name-only", commit)).split("\0")
@@ -120,7 +104,7 @@ def commit_elsewhere(
     top of the commit. Raises UserError, EnvironmentFailure.
     """
     repo = workspace.repo
-    commit = resolve_commit(repo, revision)
+    commit = repo.resolve(revision)
     named = "" if revision.startswith("-") else revision
     name = os.fsdecode(repo.process("rev-parse", "--symbolic-full-name", named).stdout).strip()
     made = {

@@ -18,10 +18,8 @@ def reached_since(session: Session, revision: str, notice: Callable[[str], None]
     What git does not hold counts as the lockfile there says; where it says nothing, as another. Raises UserError for
     what is no revision.
     """
-    from pipesmith.workspace.elsewhere import resolve_commit
-
     pipeline = session.pipeline
-    commit = resolve_commit(session.workspace.home.repo, revision)
+    commit = session.workspace.home.repo.resolve(revision)
     try:
         then = own_items_at(session.workspace, commit)
     except (ConfigError, UserError) as error:
