@@ -1341,6 +1341,40 @@ PIPE_PARAM_y: what is given for param `y` is a number of too many digits
 """,
         {"overrides": {"x": "[" * 200 + "]" * 200}, "environ": {"PIPE_PARAM_y": "9" * 400}},
     ),
+    "keep_over_what_is_given_or_made": (
+        """
+[stage.a]
+run = "true"
+source = "src"
+keep = "src"
+[stage.b]
+run = "true"
+inputs = { i = "data/raw/x" }
+keep = "data/raw"
+[stage.c]
+run = "true"
+outputs = { o = "made" }
+keep = "made/ckpt"
+[stage.d]
+run = "true"
+keep = "."
+[stage.e]
+run = "true"
+source = ["lib", "src-2", "."]
+outputs = { o = "runs/made" }
+keep = "runs"
+""",
+        """
+pipeline.toml:4: stage.a.keep: `src` would lie over `src`, which the stage is given
+help: name a folder of its own
+pipeline.toml:8: stage.b.keep: `data/raw` would lie over `data/raw/x`, which the stage is given
+help: name a folder of its own
+pipeline.toml:12: stage.c.keep: `made/ckpt` lies in `made`, an output of the stage
+help: name a folder of its own
+pipeline.toml:15: stage.d.keep: the workspace itself can't be kept
+help: name a folder of its own
+""",
+    ),
     "a_remote_that_is_a_path": (
         """
 [cache]

@@ -142,7 +142,23 @@ class _Linker:
             if found is not None:
                 inputs[name] = found
         self._check_places(draft, inputs)
+        if draft.keep is not None:
+            self._check_keep(draft, draft.keep, inputs)
         return inputs
+
+    def _check_keep(self, draft: Draft, keep: str, inputs: Mapping[str, Input]) -> None:
+        """Refuse a `keep` that would hide what the stage is given in its sandbox, or be part of an output."""
+        where = ("stage", draft.base, "keep")
+        given = [*draft.source, *(found.path for found in inputs.values())]
+        hidden = next((path for path in given if f"{path}/".startswith(f"{keep}/")), None)
+        made = next((o.path for o in draft.outputs.values() if f"{keep}/".startswith(f"{o.path}/")), None)
+        help = "name a folder of its own"
+        if keep == ".":
+            self.faults.add(where, "the workspace itself can't be kept", help)
+        elif hidden is not None:
+            self.faults.add(where, f"`{keep}` would lie over `{hidden}`, which the stage is given", help)
+        elif made is not None:
+            self.faults.add(where, f"`{keep}` lies in `{made}`, an output of the stage", help)
 
     def _check_places(self, draft: Draft, inputs: Mapping[str, Input]) -> None:
         """Refuse inputs that would lie over one another, or over an output, in the stage's sandbox."""
