@@ -151,8 +151,9 @@ class InternalError(PipeError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name nearest to `name`, or None where none is near."""
+    """Return the valid name nearest to `name`, or None where none is near. Upper and lower case are told apart last."""
     from difflib import get_close_matches
 
-    found = get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return found[0] if found else None
+    names = list(valid)
+    found = get_close_matches(name, names, n=1, cutoff=0.6)
+    return found[0] if found else next((known for known in names if known.casefold() == name.casefold()), None)

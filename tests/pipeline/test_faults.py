@@ -73,6 +73,24 @@ pipeline.toml:3: stage.a.zzz: unknown key `zzz`
 help: known: `desc`, `source`, `run`, `notebook`, `transfer`, `inputs`, `outputs`, `params`, …
 """,
     ),
+    "unknown_names_in_capitals": (
+        """
+[params]
+seed = 7
+[stage.prepare]
+RUN = "x"
+run = "echo {PARAMS.SEED}"
+after = ["PREPARE"]
+""",
+        """
+pipeline.toml:4: stage.prepare.RUN: unknown key `RUN`
+help: did you mean `run`?
+pipeline.toml:5: stage.prepare.run: unknown placeholder `{PARAMS.SEED}`
+help: did you mean `{params.seed}`?
+pipeline.toml:6: stage.prepare.after: unknown stage `PREPARE`
+help: did you mean `prepare`?
+""",
+    ),
     "unknown_key_inside_an_inline_table": (
         """
 [stage.a]
