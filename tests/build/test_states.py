@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def test_everything_runs_once_and_then_nothing(repo, chain) -> None:
     """A fresh stage is not run."""
@@ -180,3 +182,30 @@ def test_what_is_changed_back_before_the_build_is_fresh(repo, chain) -> None:
     repo.write("a.txt", "9")
     repo.write("a.txt", "1x")
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+@pytest.mark.parametrize(("before", "now"), [("blake3", "md5"), ("md5", "blake3")])
+def test_another_hash(repo, toml, before: str, now: str) -> None:
+    """`[cache] hash`: what was made under another is made once more, and then all is fresh, in the words of the new
+    one; what is known under the old one is restored when it comes back."""
+    text = """
+        [cache]
+        hash = "HASH"
+        [stage.a]
+        run = "NOTE(a) && mkdir {outputs.d} && echo 1 > {outputs.d}/f"
+        outputs = { d = "d" }
+        [stage.b]
+        run = "NOTE(b) && cat {inputs.i} > {outputs.o}"
+        inputs = { i = "d/f" }
+        outputs = { o = "o" }
+    """
+    toml(text.replace("HASH", before))
+    repo.pipe("build")
+    toml(text.replace("HASH", now))
+    assert repo.pipe("build", "--json").stages() == {"a": "ran", "b": "ran"}
+    assert repo.pipe("status", "--check").returncode == 0
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    assert f'hash = "{now}"' in repo.read("pipe.lock") and before not in repo.read("pipe.lock")
+    toml(text.replace("HASH", before))
+    assert repo.pipe("build", "--json").stages() == {"a": "restored", "b": "restored"}
+    assert repo.pipe("status", "--check").returncode == 0

@@ -44,7 +44,8 @@ class Question:
 
     actions: None at a revision. building: `reuse = false` counts. check_outputs False: what the workspace holds does
     not matter (at a revision, but for outputs that git holds). lenient: a locked output may be absent. stored_counts:
-    it may be where it is in the object store.
+    it may be where it is in the object store. algorithm: the hash of data that pipeline.toml asks for now: results of
+    another are not restored, so that a change of it is over when each such stage has run. None: any.
     """
 
     output: Callable[[str], Digest | None]
@@ -55,6 +56,7 @@ class Question:
     lenient: bool = False
     stored_counts: bool = False
     restore: bool = True
+    algorithm: str | None = None
 
 
 def judge(
@@ -130,13 +132,15 @@ def judge(
 
 def _known(locked: Result | None, key: str, stage: Stage, question: Question) -> Result | None:
     """Return the lockfile's result if it is at hand, else the newest complete one of the action cache, else None."""
-    if locked is not None and question.at_hand(locked.outs):
+    if locked is not None and _hashed_so(locked.outs, question.algorithm) and question.at_hand(locked.outs):
         return replace(locked, outs=_as_declared(stage, locked.outs))
     if question.actions is None:
         return None
     names = {(output.name, output.path) for output in stage.outputs.values()}
     for known in question.actions.lookup(key):
-        if {(out.name, out.path) for out in known.outs} == names and question.at_hand(known.outs):
+        if {(out.name, out.path) for out in known.outs} != names or not _hashed_so(known.outs, question.algorithm):
+            continue
+        if question.at_hand(known.outs):
             return Result(
                 outs=_as_declared(stage, known.outs),
                 metrics=known.metrics,
@@ -146,6 +150,10 @@ def _known(locked: Result | None, key: str, stage: Stage, question: Question) ->
                 seconds=known.seconds,
             )
     return None
+
+
+def _hashed_so(outs: Sequence[LockedOut], algorithm: str | None) -> bool:
+    return algorithm is None or all(out.digest.algorithm == algorithm for out in outs)
 
 
 def _as_declared(stage: Stage, outs: tuple[LockedOut, ...]) -> tuple[LockedOut, ...]:

@@ -243,6 +243,7 @@ class Session:
             lenient=lenient,
             stored_counts=self.workspace.place is not None,
             restore=restore,
+            algorithm=self.pipeline.cache.hash,
         )
         outside = Outside(
             environment=self.pins.environment_text,
