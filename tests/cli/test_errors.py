@@ -58,10 +58,10 @@ def test_every_command_is_tried() -> None:
     assert set(CALLS) == set(COMMANDS) - {"init", "schema", "completion", "doctor"}
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_outside_a_repository(nowhere: Repo, name: str) -> None:
+@pytest.mark.parametrize("call", [*CALLS.values(), ["push"], ["fetch"]], ids=" ".join)
+def test_outside_a_repository(nowhere: Repo, call: list[str]) -> None:
     """Every command but init, schema, completion, doctor, --help and --version ends with exit 2 and says `git init`."""
-    assert "`git init`" in refused(nowhere, *CALLS[name])
+    assert "`git init`" in refused(nowhere, *call)
     assert list(nowhere.path.iterdir()) == []
 
 

@@ -27,9 +27,10 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.sharing import NO_REMOTE_CACHE, fetch_runs
 
+    workspace = Workspace.open_history(".")
     if not arguments.runs:
         raise UserError(NO_REMOTE_CACHE, "`pipe fetch --runs` brings run history, logs and metrics")
-    found = fetch_runs(Workspace.open_history("."), arguments.remote)
+    found = fetch_runs(workspace, arguments.remote)
     for text in found.notes:
         out.note(text)
     if out.json_mode:

@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     from pipesmith.workspace import Workspace
     from pipesmith.workspace.sharing import NO_REMOTE_CACHE, offer_runs, send_runs
 
+    workspace = Workspace.open_history(".")
     if not arguments.runs:
         raise UserError(NO_REMOTE_CACHE, "`pipe push --runs` shares run history, logs and metrics")
-    workspace = Workspace.open_history(".")
     wanted = offer_runs(workspace, arguments.remote)
     for text in wanted.notes:
         out.note(text)
