@@ -1393,6 +1393,25 @@ pipeline.toml:15: stage.d.keep: the workspace itself can't be kept
 help: name a folder of its own
 """,
     ),
+    "passwords_in_packages": (
+        """
+[environment.a]
+packages = [
+  "one @ https://user:secret@example.com/one-1.0-py3-none-any.whl",
+  "two[x, y]@git+https://token:x@example.com/two.git@v1",
+  "https://example.com/three-1.0-py3-none-any.whl?token=secret",
+  "four @ git+ssh://git@example.com/four.git@v1",
+]
+""",
+        """
+pipeline.toml:3: environment.a.packages: a password inside a URL is refused
+help: take it out; uv reads `~/.netrc`, and git its credential helper
+pipeline.toml:4: environment.a.packages: a password inside a URL is refused
+help: take it out; uv reads `~/.netrc`, and git its credential helper
+pipeline.toml:5: environment.a.packages: a password inside a URL is refused
+help: take it out; uv reads `~/.netrc`, and git its credential helper
+""",
+    ),
     "a_remote_that_is_a_path": (
         """
 [cache]

@@ -22,6 +22,7 @@ _CREDENTIALS = re.compile(r"(env|file|cmd|keyring):\S.*|ambient")
 _PYTHON = re.compile(r"3(\.\d+){0,2}|system")
 _REPOSITORY = re.compile(r"git\+.+@[^@:]+:(dataset/[^/]+|stage/.+\.[^./]+)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_REQUIRED_NAME = re.compile(r"^[\w.\s-]+(?:\[[^\]]*\]\s*)?@\s*")  # of a requirement, before its URL
 _PARAM = re.compile(r"\{params\.([^{}]+)\}")
 _BOUND = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|::|(?<![\w:]):([A-Za-z_]\w*)", re.DOTALL)
 
@@ -208,6 +209,11 @@ def _environment(
         faults.add((*where, "channels"), "`channels` are where `conda` packages come from, and it has none", "add some")
     for index, text in enumerate(table.get("channels", ())):
         faults.no_password(text, (*where, "channels", index))
+    for index, text in enumerate(tables[name].get("packages", ())):
+        url = _REQUIRED_NAME.sub("", text)
+        faults.no_password(
+            url, (*where, "packages", index), instead="uv reads `~/.netrc`, and git its credential helper"
+        )
     for key in ("image", "registry", "base"):
         if key in table:
             faults.no_password(table[key], (*where, key))

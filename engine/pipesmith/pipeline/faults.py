@@ -16,6 +16,7 @@ _PASSWORD = (
     r"(?i)[a-z][a-z0-9+.-]*://(?:[^/@:?#]*:[^/@]+@"
     r"|[^?#]*\?(?:[^#]*&)?(?:password|passwd|pwd|secret|token|sig|api_?key|access_key|secret_key)=[^&#])"
 )
+_DATASTORE = 'a `[datastore.NAME]` names it by `credentials = "env:VARIABLE"`'
 _CONTROL = r"[\x00-\x1f\x7f]"
 
 
@@ -99,14 +100,10 @@ class Faults:
             return None
         return clean
 
-    def no_password(self, url: str, where: Path) -> None:
-        """Refuse a password inside a URL."""
+    def no_password(self, url: str, where: Path, *, instead: str = _DATASTORE) -> None:
+        """Refuse a password inside a URL. instead: where it may stand instead."""
         if re.match(_PASSWORD, url):
-            self.add(
-                where,
-                "a password inside a URL is refused",
-                'take it out; a `[datastore.NAME]` names it by `credentials = "env:VARIABLE"`',
-            )
+            self.add(where, "a password inside a URL is refused", f"take it out; {instead}")
 
     def line(self, path: Path) -> int | None:
         """Return the line of a key, or of the nearest key above it."""
