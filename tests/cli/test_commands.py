@@ -149,6 +149,37 @@ def test_show_and_logs(project: Repo) -> None:
     assert set(project.pipe("logs", "--json").json()["logs"]) == {"prepare", "train@1", "train@two%20words", "report"}
 
 
+@pytest.mark.parametrize("flags", [[], ["-f"]], ids=["", "follow"])
+def test_logs_of_every_cell(repo: Repo, flags: list[str]) -> None:
+    """A stage with a matrix is all its cells, as it is to other commands."""
+    repo.write(
+        "pipeline.toml",
+        """
+        [stage.a]
+        matrix = { k = [1, 2] }
+        run = "echo cell {matrix.k}"
+        [stage.ab]
+        run = "echo another"
+        """,
+    )
+    repo.pipe("build")
+    assert repo.pipe("logs", "latest", "a", *flags).stdout.split("\n") == [
+        "==> a@1 <==",
+        "cell 1",
+        "==> a@2 <==",
+        "cell 2",
+        "",
+    ]
+    assert repo.pipe("logs", "latest", "a", "--json", *flags).json()["logs"] == {"a@1": "cell 1\n", "a@2": "cell 2\n"}
+    assert repo.pipe("logs", "latest", "ab", *flags).stdout == "another\n"
+
+
+def test_output_paths_name_their_stages(project: Repo) -> None:
+    """However a shell completes or a person writes them."""
+    for path in ("models/1", "models/1/", "./models/1", "models//1"):
+        assert project.pipe("status", path, "--json").stages(key="state") == {"train@1": "fresh"}
+
+
 def test_logs_follow_every_stage(repo: Repo) -> None:
     """`logs -f` shows what comes, of stages that start later too, and ends with the run."""
     repo.write(
@@ -305,6 +336,9 @@ def test_env(project: Repo) -> None:
     assert project.pipe("env", "ls").stdout == "no environments\n"
     project.write("pipeline.toml", project.read("pipeline.toml") + '[environment.here]\npython = "system"\n')
     assert "here         system" in project.pipe("env", "ls").stdout
+    project.write("pipeline.toml", project.read("pipeline.toml") + '[environment.too]\npython = "system"\n')
+    assert [e["name"] for e in project.pipe("env", "ls", "too", "--json").json()["environments"]] == ["too"]
+    assert project.pipe("env", "update", "here").stdout == "nothing to resolve\n"
     assert project.pipe("env", "build", "here").stdout.startswith("here: /")
 
 

@@ -176,6 +176,7 @@ WRONG = [
     (["data", "everything"], "it is one of ls", "`pipe data --help`"),
     (["data", "show", "gone"], "no dataset `gone`", "`pipe data ls`"),
     (["env", "biuld"], "it is one of ls", "did you mean `pipe env build`?"),
+    (["env", "ls", "gone"], "no environment `gone`", "`pipe env ls`"),
     (["env", "build", "gone"], "no environment `gone`", "`pipe env ls`"),
     (["shell"], "needs STAGE", "`pipe shell --help`"),
     (["shell", "gone"], "no stage `gone`", "`pipe status`"),

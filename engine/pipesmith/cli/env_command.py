@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
             out.line(f"{name}: {image}")
         return 0
     if arguments.action == "ls":
-        listed = list_environments(workspace)
+        listed = list_environments(workspace, arguments.names)
         if out.json_mode:
             out.json({"environments": listed})
         elif not listed:
@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
                 {"environments": {n: [{"package": p, "old": o, "new": v} for p, o, v in c] for n, c in changes.items()}}
             )
             return 0
+        if not changes:
+            out.line("nothing to resolve")
         for name, changed in changes.items():
             out.line(f"{name}: {'nothing changed' if not changed else ''}".rstrip())
             for package, old, new in changed:

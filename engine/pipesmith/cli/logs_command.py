@@ -39,31 +39,37 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
     def done() -> bool:
         return not arguments.follow or store.get(record.id).status != "running"
 
-    if arguments.stage:
+    def logs() -> dict[str, str]:
+        found = _logs(workspace.pipe_dir, record)
+        cells = f"{arguments.stage}@"
+        return {path: name for path, name in found.items() if not arguments.stage or name.startswith(cells)}
+
+    alone = arguments.stage and not logs()  # else a stage with a matrix: all its cells
+    if alone:
         names = {log_path(workspace.pipe_dir, record.id, arguments.stage): arguments.stage}
         if not all(map(os.path.exists, names)) and not (arguments.follow and record.status == "running"):
             text = f"run {record.id} has no log of stage `{arguments.stage}`"
             raise UserError(text, f"`pipe show {record.id}` lists its stages")
     else:
-        names = _logs(workspace.pipe_dir, record)
+        names = logs()
     if out.json_mode:
         while not done():
             time.sleep(0.1)
-        logs, logged = {}, {}
-        for path, name in (names if arguments.stage else _logs(workspace.pipe_dir, record)).items():
+        texts, logged = {}, {}
+        for path, name in (names if alone else logs()).items():
             with open(path, encoding="utf-8", errors="replace") as file:
-                logs[name] = file.read()
+                texts[name] = file.read()
             if entries := read_logged(path):
                 logged[name] = entries
-        out.json({"run": record.id, "logs": logs, "logged": logged})
+        out.json({"run": record.id, "logs": texts, "logged": logged})
         return 0
-    if arguments.follow and not arguments.stage:
-        _follow_all(lambda: _logs(workspace.pipe_dir, record), done)
+    if arguments.follow and not alone:
+        _follow_all(logs, done)
         return 0
-    if not arguments.stage and not any(map(os.path.getsize, names)):
+    if not alone and not any(map(os.path.getsize, names)):
         out.note(f"run {record.id} printed nothing")
     for path, name in names.items():
-        if not arguments.stage and not os.path.getsize(path):
+        if not alone and not os.path.getsize(path):
             continue
         if len(names) > 1:
             print(f"==> {printable(name)} <==", flush=True)

@@ -27,18 +27,24 @@ __all__ = [
 ]
 
 
-def _names(session: Session, wanted: Sequence[str], notice: Callable[[str], None] = lambda _text: None) -> list[str]:
-    """Return the environments of these names; without names all but images that no stage runs in, which no daemon is
-    there for."""
+def _named(session: Session, names: Sequence[str]) -> list[str]:
+    """Return the environments of these names, all without names. Raises UserError."""
     known = session.pipeline.environments
-    for name in wanted:
+    for name in names:
         if name not in known:
             near = nearest(name, known)
             raise UserError(
                 f"no environment `{name}`", f"did you mean `{near}`?" if near else "`pipe env ls` lists them"
             )
+    return list(names or known)
+
+
+def _names(session: Session, wanted: Sequence[str], notice: Callable[[str], None] = lambda _text: None) -> list[str]:
+    """Return the environments of these names; without names all but images that no stage runs in, which no daemon is
+    there for."""
     if wanted:
-        return list(wanted)
+        return _named(session, wanted)
+    known = session.pipeline.environments
     computes, stages = session.pipeline.computes, session.pipeline.stages.values()
     in_containers = {stage.environment for stage in stages if computes[stage.compute].kind == "docker"}
     found = []
@@ -50,13 +56,14 @@ def _names(session: Session, wanted: Sequence[str], notice: Callable[[str], None
     return found
 
 
-def list_environments(workspace: Workspace) -> list[dict[str, Any]]:
+def list_environments(workspace: Workspace, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return name, python, packages (a number), state (`system`, `not resolved`, `not built`, `built`), prefix and size
-    of each."""
+    of each. Raises UserError for a name that is none."""
     session = workspace.session()
     sizes = {each.path: each.size_bytes for each in environments_on_disk() if each.whole}
     found = []
-    for name, environment in session.pipeline.environments.items():
+    for name in _named(session, names):
+        environment = session.pipeline.environments[name]
         entry: dict[str, Any] = {
             "name": name,
             "python": environment.python,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from posixpath import normpath
 
 from pipesmith.errors import UserError
 from pipesmith.pipeline.model import Pipeline
@@ -25,8 +26,8 @@ def select_stages(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
             chosen.update(pipeline.groups[name])
         elif name in pipeline.stages:
             chosen.add(name)
-        elif name.rstrip("/") in by_path:
-            chosen.add(by_path[name.rstrip("/")])
+        elif normpath(name) in by_path:
+            chosen.add(by_path[normpath(name)])
         else:
             near = nearest(name, [*pipeline.groups, *pipeline.stages, *by_path])
             raise UserError(
