@@ -1412,6 +1412,20 @@ pipeline.toml:5: environment.a.packages: a password inside a URL is refused
 help: take it out; uv reads `~/.netrc`, and git its credential helper
 """,
     ),
+    "more_cells_than_anybody_wants": (
+        f"""
+[stage.a]
+run = "true"
+matrix = {{ {", ".join(f"k{n} = {list(range(20))}" for n in range(9))} }}
+[stage.b]
+run = "true"
+after = ["a"]
+""",
+        """
+pipeline.toml:3: stage.a.matrix: has 512000000000 cells, and 100000 are the most
+help: leave values out
+""",
+    ),
     "a_remote_that_is_a_path": (
         """
 [cache]

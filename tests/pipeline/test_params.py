@@ -178,6 +178,11 @@ def test_an_empty_file_has_no_params(path: str) -> None:
         ("p.yaml", b"a: &a [*a]\n"),
         ("p.yaml", b"a: 1\n---\nb: 2\n"),
         ("p.json", b"[" * 100_000),
+        (
+            "p.yaml",
+            b"x0: &x0 [1, 1]\n"
+            + b"".join(b"x%d: &x%d [%s]\n" % (n, n, b", ".join([b"*x%d" % (n - 1)] * 9)) for n in range(1, 10)),
+        ),
         ("p.json", b'{"x": ' + b"[" * 200 + b"]" * 200 + b"}"),
         ("p.json", b'{"x": ' + b"9" * 5000 + b"}"),
         ("p.toml", b"x = " + b"9" * 5000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from pipesmith.pipeline.faults import Faults
@@ -20,6 +21,7 @@ __all__ = ["Draft", "DraftInput", "read_stages"]
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _PORT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")  # of an input or output: part of an environment variable's name
+_MOST_CELLS = 100_000
 _NO_OUTPUT = ("pipeline.toml", "pipe.lock", ".git", ".gitignore", ".gitattributes", ".gitmodules", ".pipeignore")
 
 
@@ -115,6 +117,10 @@ def _cells(base: str, table: Mapping[str, Any], faults: Faults) -> list[dict[str
                         faults.unknown((*where, key, index, name), "key of the matrix", name, axes)
                         good = False
     if not good:
+        return []
+    many = prod(len(matrix[key]) for key in axes)
+    if many > _MOST_CELLS:
+        faults.add(where, f"has {many} cells, and {_MOST_CELLS} are the most", "leave values out")
         return []
     found = cells(matrix)
     if not found:
