@@ -11,8 +11,11 @@ from tests.conftest import Repo
 
 from pipesmith.build.notebook import missing_packages, notebook_source_id
 from pipesmith.build.notebook_driver import settle, settled_outputs
+from pipesmith.environments.definition import definition_digest
 from pipesmith.errors import UserError
-from pipesmith.lockfile.model import EnvironmentPin
+from pipesmith.lockfile.emitter import render
+from pipesmith.lockfile.model import EnvironmentPin, Lockfile
+from pipesmith.pipeline.model import Environment
 
 
 def cell(text: str, kind: str = "code", **more: Any) -> dict[str, Any]:
@@ -193,3 +196,54 @@ def test_a_missing_papermill_is_told_before_anything_runs(repo: Repo) -> None:
     assert result.returncode == 2
     assert "stage.eda.notebook: its environment lacks `papermill` and `ipykernel`" in result.stderr
     assert repo.ran() == []
+
+
+def test_what_is_not_run_needs_no_papermill(repo: Repo) -> None:
+    """A notebook that is fresh, or whose result is known, is no reason to refuse a build."""
+    pytest.importorskip("papermill")
+    repo.write("bin/python", f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n', executable=True)
+    first = f'[stage.first]\nrun = "{repo.note("first")}"\n'
+    repo.write("pipeline.toml", f'{first}[stage.eda]\nnotebook = "eda.ipynb"\n')
+    repo.write("eda.ipynb", notebook(cell("x = 1")))
+    repo.pipe("build")
+    without = {"PATH": f"{repo.path / 'bin'}:{repo.env['PATH']}"}
+    repo.write("pipeline.toml", f'{first}env = {{ A = "1" }}\n[stage.eda]\nnotebook = "eda.ipynb"\n')
+    assert repo.pipe("build", "--json", env=without).stages() == {"first": "ran", "eda": "fresh"}
+    (repo.path / "eda.out.ipynb").unlink()
+    assert repo.pipe("build", "--json", env=without).stages()["eda"] == "restored"
+    refused = repo.pipe("build", "--force", "eda", check=False, env=without)
+    assert refused.returncode == 2 and "stage.eda.notebook: its environment lacks `papermill`" in refused.stderr
+
+
+def test_a_missing_kernel_is_told_before_anything_runs(repo: Repo) -> None:
+    """Of another language than Python, whose kernel is that of the stage's own interpreter."""
+    pytest.importorskip("papermill")
+    repo.write("pipeline.toml", f'[stage.first]\nrun = "{repo.note("first")}"\n[stage.eda]\nnotebook = "eda.ipynb"\n')
+    repo.write("eda.ipynb", notebook(cell("1 + 1"), kernelspec={"name": "IR", "display_name": "R", "language": "R"}))
+    refused = repo.pipe("build", check=False)
+    assert refused.returncode == 2 and repo.ran() == []
+    assert "pipeline.toml:4: stage.eda.notebook: its kernel `IR` is not installed" in refused.stderr
+
+    kernel = repo.home / ".local/share/jupyter/kernels/ir/kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "R", "language": "R"}))
+    repo.pipe("build")
+    assert repo.ran() == ["first"] and "2" in repo.read("eda.out.ipynb")
+
+
+def test_what_an_image_holds_is_not_guessed(repo: Repo) -> None:
+    """A notebook in an image is not refused for what its pin does not tell."""
+    repo.write("eda.ipynb", notebook(cell("x = 1")))
+    repo.write(
+        "pipeline.toml",
+        '[compute.box]\nkind = "docker"\nhost = "unix:///nowhere/docker.sock"\n'
+        '[environment.image]\nimage = "team/notebooks:1"\n'
+        '[stage.eda]\nnotebook = "eda.ipynb"\nenvironment = "image"\ncompute = "box"\n',
+    )
+    definition = definition_digest(Environment(name="image", image="team/notebooks:1"), lambda _path: None)
+    pin = EnvironmentPin(definition=definition, python="3.11", image="team/notebooks:1@sha256:" + "a" * 64)
+    repo.write("pipe.lock", render(Lockfile(environments={"image": pin})))
+    done = repo.pipe("build", check=False)
+    assert done.returncode == 1 and "daemon of `box`" in done.stdout + done.stderr
+    assert "papermill" not in done.stdout + done.stderr

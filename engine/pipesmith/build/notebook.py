@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 
 from pipesmith.digest import new_hasher
 from pipesmith.errors import UserError
 from pipesmith.lockfile.model import EnvironmentPin
 
-__all__ = ["missing_packages", "notebook_argv", "notebook_source_id", "path_python"]
+__all__ = ["missing_kernel", "missing_packages", "notebook_argv", "notebook_source_id", "path_python"]
 
 
 def path_python() -> str | None:
@@ -54,6 +55,26 @@ def missing_packages(notebook: bytes, *, pin: EnvironmentPin | None = None, pyth
     ask = "import sys; from importlib.util import find_spec; print(*(m for m in sys.argv[1:] if find_spec(m) is None))"
     done = subprocess.run([python, "-c", ask, *needed], capture_output=True, text=True, check=False)
     return done.stdout.split() if done.returncode == 0 else needed
+
+
+def missing_kernel(notebook: bytes, python: str, env: Mapping[str, str]) -> str | None:
+    """Return the name of a notebook's kernel where it is of another language than Python, and Jupyter knows none of
+    the name; None as well where that can't be told.
+
+    python: the interpreter that papermill runs in. env: the variables that say where kernels are.
+    """
+    from pipesmith.build.notebook_driver import language_of
+
+    try:
+        document = json.loads(notebook)
+        name = document.get("metadata", {}).get("kernelspec", {}).get("name")
+        if not name or language_of(document) == "python":
+            return None
+    except (ValueError, AttributeError):
+        return None
+    ask = "import sys; from jupyter_client.kernelspec import find_kernel_specs; print(sys.argv[1] in find_kernel_specs())"
+    done = subprocess.run([python, "-c", ask, name.lower()], env=dict(env), capture_output=True, text=True, check=False)
+    return str(name) if done.stdout.strip() == "False" else None
 
 
 def notebook_source_id(data: bytes) -> str:

@@ -28,6 +28,7 @@ def execute(source: str, target: str) -> int:
             own_kernel(os.path.join(scratch, "kernels", kernel))
             os.environ["JUPYTER_PATH"] = os.pathsep.join(p for p in (scratch, os.environ.get("JUPYTER_PATH")) if p)
         import papermill
+        from jupyter_client.kernelspec import NoSuchKernel
 
         made = os.path.join(scratch, "made.ipynb")
         try:
@@ -43,6 +44,9 @@ def execute(source: str, target: str) -> int:
         except papermill.PapermillExecutionError as error:
             print(f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}", file=sys.stderr)
             print("\n".join(error.traceback), file=sys.stderr)
+            return 1
+        except NoSuchKernel as error:
+            print(f"the kernel `{error.name}` of the notebook is not installed in its environment", file=sys.stderr)
             return 1
         with open(made, encoding="utf-8") as file:
             notebook = json.load(file)

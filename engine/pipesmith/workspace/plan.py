@@ -114,8 +114,10 @@ def make_plan(session: Session, options: BuildOptions, notice: Notice) -> Plan:
     forced = frozenset(name for name in named if not pipeline.stages[name].frozen) if options.force else frozenset()
     verdicts = {stage.name: judgement.judge(stage, forced=stage.name in forced) for stage in stages}
     refuse(session, verdicts)
-    preflight_gpus(session, [each for each in stages if verdicts[each.name].state in (State.STALE, State.PENDING)])
+    may_run = [each for each in stages if verdicts[each.name].state in (State.STALE, State.PENDING)]
+    preflight_gpus(session, may_run)
     if not options.dry_run:
+        preflight_notebooks(session, may_run)
         preflight_conda(session, [stage for stage in stages if verdicts[stage.name].state is State.STALE])
     return Plan(
         session=session, judgement=judgement, wanted=wanted, forced=forced, verdicts=verdicts, left_alone=left_alone
@@ -171,7 +173,6 @@ def _pin(session: Session, stages: Sequence[Stage], notice: Notice) -> None:
     """Resolve the environments and datasets of stages that have no pin that holds."""
     used = dict.fromkeys(stage.environment for stage in stages if stage.environment)
     session.pins.resolve_environments([name for name in used if name], notice)
-    preflight_notebooks(session, stages)
     data = {given.origin.dataset: None for stage in stages for given in stage.inputs.values()}
     session.pins.pin_datasets([name for name in data if name])
 

@@ -139,17 +139,16 @@ def _dataset(session: Session, name: str, stage: str, once) -> Iterable[Finding]
 
 
 def preflight_notebooks(session: Session, stages: Iterable[Stage]) -> None:
-    """Raise ConfigError for notebook stages that lack papermill or a kernel. Environments are resolved by now."""
+    """Raise ConfigError for notebook stages that may run, and lack papermill or a kernel. Environments are resolved by
+    now."""
     findings: dict[str, Finding] = {}
     for stage in stages:
-        if stage.notebook is None:
-            continue
         key = f"stage.{stage.base}.notebook"
-        lacking = _lacking(session, stage, stage.notebook) if key not in findings else []
-        if lacking:
-            listed = " and ".join(f"`{name}`" for name in lacking)
-            text = f"its environment lacks {listed}, and notebooks need that"
-            findings[key] = _finding(session, key, text, _remedy(stage.environment, lacking))
+        if stage.notebook is None or key in findings:
+            continue
+        fault = _notebook_fault(session, stage, stage.notebook)
+        if fault is not None:
+            findings[key] = _finding(session, key, *fault)
     if findings:
         raise ConfigError(list(findings.values()))
 
@@ -170,19 +169,36 @@ def preflight_conda(session: Session, stages: Iterable[Stage]) -> None:
                 need_conda(f"environment `{environment.name}`")
 
 
-def _lacking(session: Session, stage: Stage, notebook: str) -> list[str]:
-    from pipesmith.build.notebook import missing_packages, path_python
+def _notebook_fault(session: Session, stage: Stage, notebook: str) -> tuple[str, str] | None:
+    """Return what a notebook needs and its environment lacks, and what to do. What an image holds shows when it
+    runs."""
+    from pipesmith.build.notebook import missing_kernel, missing_packages, path_python
 
     text = session.read_file(notebook)
     if text is None:
-        return []  # told where sources are looked at
+        return None  # told where sources are looked at
     environment = session.pipeline.environments[stage.environment] if stage.environment is not None else None
+    pin = python = None
     if environment is None:
-        return missing_packages(text, python=path_python())
-    if environment.python == "system":
-        return missing_packages(text, python=sys.executable)
-    pin = session.pins.environment_pin(environment)
-    return missing_packages(text, pin=pin) if pin is not None else []
+        python = path_python()
+    elif environment.python == "system":
+        python = sys.executable
+    else:
+        pin = session.pins.environment_pin(environment)
+        if pin is None or pin.image:
+            return None
+    lacking = missing_packages(text, pin=pin, python=python)
+    if lacking:
+        listed = " and ".join(f"`{name}`" for name in lacking)
+        return f"its environment lacks {listed}, and notebooks need that", _remedy(stage.environment, lacking)
+    if python is not None:
+        from pipesmith.build.variables import inherited_variables
+
+        kernel = missing_kernel(text, python, {**inherited_variables(), **stage.env})
+        if kernel is not None:
+            help = "`jupyter kernelspec list` shows those that are: install it, or choose another one in Jupyter"
+            return f"its kernel `{kernel}` is not installed", help
+    return None
 
 
 def _remedy(environment: str | None, lacking: Sequence[str]) -> str:
