@@ -72,7 +72,9 @@ def missing_kernel(notebook: bytes, python: str, env: Mapping[str, str]) -> str 
             return None
     except (ValueError, AttributeError):
         return None
-    ask = "import sys; from jupyter_client.kernelspec import find_kernel_specs; print(sys.argv[1] in find_kernel_specs())"
+    ask = (
+        "import sys; from jupyter_client.kernelspec import find_kernel_specs; print(sys.argv[1] in find_kernel_specs())"
+    )
     done = subprocess.run([python, "-c", ask, name.lower()], env=dict(env), capture_output=True, text=True, check=False)
     return str(name) if done.stdout.strip() == "False" else None
 
