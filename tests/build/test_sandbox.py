@@ -258,6 +258,20 @@ def test_a_folder_that_could_not_be_opened_is_hinted_at(repo, toml, run: str, mi
     assert stage["help"].startswith(f"`{missed}` was not given to it")
 
 
+def test_a_whole_path_is_hinted_at_as_the_workspace_s_own(repo, toml) -> None:
+    """Wherever the stage sees the workspace: scripts look for data beside themselves."""
+    repo.write("data/x", "1")
+    repo.write("src/main.py", "import pathlib\nopen(pathlib.Path(__file__).resolve().parents[1] / 'data' / 'x')")
+    toml("""
+        [stage.a]
+        source = "src"
+        run = "python src/main.py && echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    (stage,) = repo.pipe("build", "--json", check=False).json()["stages"]
+    assert stage["help"].startswith("`data/x` was not given to it")
+
+
 def test_a_failed_sandbox_is_kept(repo, toml) -> None:
     """`pipe build` keeps the sandbox under tmp/failed/STAGE until the next try."""
     repo.write("src/x", "1")

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from pipesmith.build.context import BuildContext
+from pipesmith.executors.base import FAR_WORKSPACE
 from pipesmith.pipeline.model import Stage
 
 __all__ = ["missing_file_hint"]
@@ -21,6 +22,8 @@ _UNOPENED = re.compile(
     r"|(?:can ?not|can't|could ?n[o']t|unable to|failed to|error|failure) "
     r"(?:open|read|load|find|access|stat|list|import|locate|cd)"
 )
+# Where a stage sees the workspace that runs in a copy.
+_SANDBOX = re.compile(r"^/.*/pipe/tmp/stage-[0-9a-f]{16}/sandbox(?=/)")
 # What a command says or quotes is no argument of it.
 _SAID = re.compile(r"\b(?:echo|printf)\b[^;&|<>\n]*|'[^']*\s[^']*'|\"[^\"]*\s[^\"]*\"")
 
@@ -44,7 +47,7 @@ def _missed(build: BuildContext, stage: Stage, lines: list[str]) -> str | None:
             if found is not None and not _covered(found, given):
                 return _add(stage, found, f"Python module `{module}`")
     for word, sure in _words(stage, lines):
-        path = _workspace_path(build, stage.cwd, word)
+        path = _workspace_path(build, stage, word)
         if path is not None and not _covered(path, given) and (sure or "/" in word or not _is_folder(build, path)):
             return _add(stage, path, f"`{path}`")
     return None
@@ -84,12 +87,15 @@ def _is_folder(build: BuildContext, path: str) -> bool:
     return any(os.path.isdir(os.path.join(root, path)) for root in (build.root, build.seen_at))
 
 
-def _workspace_path(build: BuildContext, cwd: str, word: str) -> str | None:
+def _workspace_path(build: BuildContext, stage: Stage, word: str) -> str | None:
     """Return a word as a path of the workspace, None where it names no file or folder there."""
     word = word.rstrip(".")
     if not word or word in (".", "..", "/"):
         return None
-    place = os.path.normpath(os.path.join(build.seen_at, cwd, word))
+    word = _SANDBOX.sub(build.seen_at, word)
+    if build.pipeline.computes[stage.compute].kind != "local" and word.startswith(FAR_WORKSPACE + "/"):
+        word = build.seen_at + word.removeprefix(FAR_WORKSPACE)
+    place = os.path.normpath(os.path.join(build.seen_at, stage.cwd, word))
     path = os.path.relpath(place, build.seen_at)
     if path.split(os.sep)[0] in (".", "..", ".git"):
         return None
