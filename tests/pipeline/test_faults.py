@@ -302,6 +302,28 @@ pipeline.toml:4: stage.b.run: an empty command
 help: write `run = "…"`
 """,
     ),
+    "characters_that_no_process_takes": (
+        r"""
+[params]
+x = "a\u0000b"
+t = { x = "a\u0000b" }
+[stage.a]
+run = "echo \u0000"
+[stage.b]
+run = ["echo", "{params.x}", "{params.t}"]
+env = { A = "\u0000", B = "{params.x}", C = "{params.t}" }
+[stage.c]
+run = "echo {matrix.y}"
+matrix = { y = ["a\u0000b", "c"] }
+""",
+        """
+pipeline.toml:5: stage.a.run: a NUL character, which no command can hold
+pipeline.toml:7: stage.b.run: `{params.x}` has a NUL character, which no command can hold
+pipeline.toml:8: stage.b.env.A: a NUL character, which no variable can hold
+pipeline.toml:8: stage.b.env.B: a NUL character, which no variable can hold
+pipeline.toml:10: stage.c.run: `{matrix.y}` has a NUL character, which no command can hold
+""",
+    ),
     "not_a_notebook": (
         """
 [stage.a]

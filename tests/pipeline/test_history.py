@@ -16,7 +16,7 @@ params-files = ["more.json"]
 """
 TAIL = """
 [stage.a]
-run = "train {params.lr} > {outputs.o}"
+run = "train {params.lr} {params.note} > {outputs.o}"
 params = ["net"]
 outputs = { o = "models/{params.name}.txt" }
 [stage.b]
@@ -24,12 +24,14 @@ run = ["show", "[params]", "{inputs.i}"]
 inputs = { i = "stage:a.o" }
 env = { DEPTH = "{params.net.depth}" }
 """
-PARAMS = '[params]\nlr = 0.1\nname = "m"\n[params.net]\ndepth = 3\nwidth = [1, 2]\n'
+PARAMS = '[params]\nlr = 0.1\nname = "m"\nnote = "x"\n[params.net]\ndepth = 3\nwidth = [1, 2]\n'
 
 # what stands in the place of PARAMS, and whether it is read in short
 CASES = {
     "nothing": (PARAMS, True),
     "a value": (PARAMS.replace("0.1", "0.2"), True),
+    "a text": (PARAMS.replace('"x"', '"y"'), True),
+    "a text that no command can hold": (PARAMS.replace('"x"', r'"\u0000"'), False),
     "a list": (PARAMS.replace("[1, 2]", "[1, 3]"), True),
     "a comment": (PARAMS.replace("[params]", "[params]  # of the model"), True),
     "a value that is an output's path": (PARAMS.replace('"m"', '"n"'), False),

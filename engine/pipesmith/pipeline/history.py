@@ -66,6 +66,8 @@ class PipelineHistory:
         found = read_params(defaults.get("params", {}), names, files, {}, {}, faults)
         if faults.any or faults.params_lost or _shape(found) != _shape(last.pipeline.params):
             return None
+        if any("\0" in value for value in _texts(found, ())):
+            return None  # what a command that names it can't hold
         said = self._named_elsewhere(head, tail)
         if said is None or any(_meets(key, said) for key in _changed(last.pipeline.params, found)):
             return None

@@ -45,9 +45,9 @@ def read_env(value: Mapping[str, str], texts: Texts, where: Path, faults: Faults
     for name, text in value.items():
         place = (*where, "env", name)
         _check_variable(name, place, faults)
-        if "\0" in text:
-            faults.add(place, "a NUL character, which no variable can hold")
         env[name] = texts.plain(text, place)
+        if "\0" in env[name]:
+            faults.add(place, "a NUL character, which no variable can hold")
     return env
 
 

@@ -90,16 +90,22 @@ class Texts:
         def value(name: str) -> str | None:
             found = self._early(name, shlex.quote if shell else _as_it_is)
             if found is not None:
+                self._check_nul(found, name, where)
                 return escape(found)
             if name in names:
                 return None
             if self.has_param(name):
+                self._check_nul(joined_text(lookup(self._params, name[7:])), name, where)
                 self.named_params.add(name[7:])
                 return None
             self._unknown(name, where, [*names, *self._known(params=True)], command=True)
             return None
 
         return self._fill(text, where, value)
+
+    def _check_nul(self, text: str, name: str, where: Path) -> None:
+        if "\0" in text:
+            self._faults.add(where, f"`{{{name}}}` has a NUL character, which no command can hold")
 
     def has_param(self, name: str) -> bool:
         """Return whether `params.K` names a param or a table of them."""
