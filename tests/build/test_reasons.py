@@ -156,6 +156,19 @@ def test_environment(repo, toml) -> None:
     assert " environment is gone: was " in repo.pipe("status").stdout
 
 
+def test_a_command_of_several_lines_is_told_in_one(repo, toml) -> None:
+    """One line a reason, and nothing that a terminal would take for itself; programs get the text as it is."""
+    text = '[stage.a]\nrun = """\necho 1\n\techo %s\n"""\n'
+    toml(text % "2")
+    repo.pipe("build")
+    toml(text % "\\u001b[31m3")
+    assert repo.pipe("status").stdout.splitlines() == [
+        "stale      a",
+        r"             command changed: echo 1\n\techo 2\n -> echo 1\n\techo \x1b[31m3\n",
+    ]
+    assert reasons(repo) == [("run", "", "echo 1\n\techo 2\n", "echo 1\n\techo \x1b[31m3\n")]
+
+
 def test_output_missing_and_changed(repo, built) -> None:
     """`output-missing` and `output-changed`: by path, with hashes."""
     (repo.path / "o.txt").unlink()

@@ -128,7 +128,8 @@ def printable(text: str) -> str:
 
 
 def short(value: str | None) -> str:
-    """Return a value for a line: hashes by their first eight digits, long texts cut."""
+    """Return a value for a line: hashes by their first eight digits, long texts cut, line breaks and the like as
+    escapes."""
     if value is None:
         return "none"
     head, colon, hex = value.partition(":")
@@ -136,7 +137,8 @@ def short(value: str | None) -> str:
         return f"{hex[:8]}{'.dir' if hex.endswith('.dir') else ''}"
     if len(value) in (40, 64) and all(char in "0123456789abcdef" for char in value):
         return value[:8]
-    return value if len(value) <= 60 else f"{value[:57]}..."
+    cut = value if len(value) <= 60 else f"{value[:57]}..."
+    return cut if cut.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in cut)
 
 
 _MOST_PACKAGES = 6  # named in one line
