@@ -1325,6 +1325,19 @@ pipeline.toml:6: history.mlflow: a password inside a URL is refused
 help: take it out; a `[datastore.NAME]` names it by `credentials = "env:VARIABLE"`
 """,
     ),
+    "more_gpus_than_a_machine_has": (
+        """
+[compute.local]
+gpus = 1000000
+[stage.a]
+run = "true"
+resources = { gpus = 1 }
+""",
+        """
+pipeline.toml:2: compute.local.gpus: no machine has 1000000 GPUs
+help: write 1024 or less
+""",
+    ),
     "numbers_that_are_none": (
         f"""
 [params]

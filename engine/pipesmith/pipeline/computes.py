@@ -12,6 +12,7 @@ from pipesmith.pipeline.model import Compute
 
 __all__ = ["read_computes"]
 
+_MOST_GPUS = 1024  # of one machine: each has a lock file
 _DOCKER_SCHEMES = ("unix://", "tcp://", "ssh://")
 _RAY_SCHEMES = ("ray://", "http://", "https://")
 
@@ -77,6 +78,8 @@ def _options(raw: Mapping[str, Any], kind: str, where: Path, faults: Faults) -> 
     _check_options(good, where, faults)
     if allowed is not None:
         _check_cpus(good, where, faults)
+    if kind == "local" and (good.get("gpus") or 0) > _MOST_GPUS:
+        faults.add((*where, "gpus"), f"no machine has {good['gpus']} GPUs", f"write {_MOST_GPUS} or less")
     if kind == "docker":
         _check_docker(good, where, faults)
     elif kind == "ray":
