@@ -1325,6 +1325,17 @@ pipeline.toml:6: history.mlflow: a password inside a URL is refused
 help: take it out; a `[datastore.NAME]` names it by `credentials = "env:VARIABLE"`
 """,
     ),
+    "a_host_twice": (
+        """
+[compute.pool]
+kind = "docker"
+hosts = ["ssh://a", { url = "ssh://b", gpus = 2 }, { url = "ssh://a" }]
+""",
+        """
+pipeline.toml:3: compute.pool.hosts: `ssh://a` stands twice
+help: a host runs as many stages as fit it: name it once
+""",
+    ),
     "more_gpus_than_a_machine_has": (
         """
 [compute.local]

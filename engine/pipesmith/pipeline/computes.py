@@ -102,8 +102,14 @@ def _check_docker(table: Mapping[str, Any], where: Path, faults: Faults) -> None
     faults.table(table.get("tls", {}), TABLES["tls"], (*where, "tls"))
     if table.get("hosts") == []:
         faults.add((*where, "hosts"), "names no host", 'write `["ssh://HOST"]`, or leave it out')
+    seen: set[str] = set()
     for index, entry in enumerate(table.get("hosts", ())):
         place = (*where, "hosts", index)
+        url = entry.get("url") if isinstance(entry, dict) else entry
+        if isinstance(url, str):
+            if url in seen:
+                faults.add(place, f"`{url}` stands twice", "a host runs as many stages as fit it: name it once")
+            seen.add(url)
         if isinstance(entry, str):
             _check_url(entry, _DOCKER_SCHEMES, place, faults)
             continue
