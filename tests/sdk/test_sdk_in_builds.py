@@ -296,3 +296,22 @@ def test_a_dataset_of_one_file_is_read_as_what_its_name_says(repo: Repo) -> None
     (repo.path / "o.json").unlink()
     by_hand(repo, "a.py")
     assert json.loads(repo.read("o.json")) == {"id": [1], "breed": ["pug"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "first"),
+    [
+        ('env = { PYTHONPATH = "/opt/of-the-team" }', "/opt/of-the-team"),
+        ('env = { PYTHONPATH = "" }', "/pipesmith/sdk/"),
+        ('pass-env = ["PYTHONPATH"]', "/opt/of-the-user"),
+    ],
+)
+def test_a_stage_s_own_python_path_comes_before_it(repo: Repo, key: str, first: str) -> None:
+    """It is put on the path of every stage that is Python, whatever that adds."""
+    repo.write("bin/python", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n', executable=True)  # without site-packages
+    script = "import sys; from pipesmith.sdk import Run; print(Run.get_context().stage, sys.path[1])"
+    run = f'python -c "{script}" > {{outputs.o}}'
+    repo.write("pipeline.toml", f"[stage.a]\nrun = '{run}'\noutputs = {{ o = \"o\" }}\n{key}\n")
+    repo.pipe("build", env={"PATH": f"{repo.path / 'bin'}:{repo.env['PATH']}", "PYTHONPATH": "/opt/of-the-user"})
+    stage, found = repo.read("o").split()
+    assert stage == "a" and first in found

@@ -135,9 +135,8 @@ def stage_variables(
         variables[f"PIPE_INPUT_{variable_name(name)}"] = relative_to(given_input.path, stage.cwd)
     for name, output in stage.outputs.items():
         variables[f"PIPE_OUTPUT_{variable_name(name)}"] = relative_to(output.path, stage.cwd)
-    for name, value in stage.env.items():
-        variables[name] = f"{value}{os.pathsep}{sdk}" if name == "PYTHONPATH" else value
-    for name in stage.pass_env:
-        if name in os.environ:
-            variables[name] = os.environ[name]
+    variables |= stage.env
+    variables |= {name: os.environ[name] for name in stage.pass_env if name in os.environ}
+    if variables["PYTHONPATH"] != sdk:  # the stage's own comes first
+        variables["PYTHONPATH"] = os.pathsep.join(part for part in (variables["PYTHONPATH"], sdk) if part)
     return variables
