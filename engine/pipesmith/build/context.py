@@ -101,7 +101,7 @@ class Elsewhere:
 @record(frozen=False)
 class BuildContext:
     """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew.
-    digest_now(path): of what lies at a workspace path at this moment.
+    digest_now(path, algorithm): of what lies at a workspace path at this moment.
 
     cold_s(stage, since): the seconds after a moment in which a stage's environment was being made.
     elsewhere: set where a commit is built in a place of its own; None in the workspace itself."""
@@ -113,7 +113,7 @@ class BuildContext:
     run: str
     tree: WorkTree
     fresh_tree: Callable[[], WorkTree]
-    digest_now: Callable[[str], Digest | None]
+    digest_now: Callable[[str, str], Digest | None]
     state: StateDB
     store: ObjectStore
     actions: ActionCache

@@ -127,17 +127,20 @@ class Evidence:
     def changed(self, *, at_end: bool) -> list[str]:
         """Return which sources and inputs are not what was judged, for people; empty when all are."""
         since = time.monotonic() if at_end else None
-        locked = {dep.name: dep.digest.text for dep in self._seen.deps}
+        locked = {dep.name: dep.digest for dep in self._seen.deps}
         changed = []
         for part in input_parts(self._stage, self._build.pipeline.stages):
-            if not part.dataset and self._input_text(part, since) != locked.get(part.item):
+            judged = locked.get(part.item)
+            if not part.dataset and self._input_text(part, judged, since) != (judged.text if judged else None):
                 changed.append(f"input `{part.place}`")
         return self._changed_source() + changed
 
-    def _input_text(self, part: InputPart, since: float | None) -> str | None:
+    def _input_text(self, part: InputPart, judged: Digest | None, since: float | None) -> str | None:
         if part.stage:
             there = os.path.join(self._build.root, part.place)
-            return self._stamper.digest_text(there, since, lambda: self._build.digest_now(part.place))
+            # what the stage before it made may have been made when the pipeline had another algorithm
+            algorithm = judged.algorithm if judged is not None else self._build.store.algorithm
+            return self._stamper.digest_text(there, since, lambda: self._build.digest_now(part.place, algorithm))
         there = self._build.input_at(part.place)
         return self._stamper.digest_text(there, since, lambda: self._build.fresh_tree().input(part.place).digest)
 

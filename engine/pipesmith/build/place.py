@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 
 from pipesmith.digest import Digest
@@ -107,14 +107,15 @@ def _is_so(path: str, out: LockedOut) -> bool:
 class Placer:
     """Puts outputs into one workspace. Used under the workspace lock.
 
-    digest(path): what lies at a workspace path now. said(path, digest, why): told of what was put away.
+    digest(path, algorithm): what lies at a workspace path now; by the store's algorithm where that is None.
+    said(path, digest, why): told of what was put away.
     """
 
     def __init__(
         self,
         root: str,
         store: ObjectStore,
-        digest: Callable[[str], Digest | None],
+        digest: Callable[[str, str | None], Digest | None],
         said: Callable[[str, Digest], None],
     ) -> None:
         self._root = root
@@ -122,7 +123,7 @@ class Placer:
         self._digest = digest
         self._said = said
 
-    def put_away(self, stage: str, path: str, known: Iterable[str]) -> None:
+    def put_away(self, stage: str, path: str, known: Collection[str]) -> None:
         """Keep what lies at an output's path, unless it is what was locked (`known` digest texts) or what another known
         result is, and in the object store: after a change of branches it is what the other one's build made."""
         there = os.path.join(self._root, path)
@@ -131,7 +132,7 @@ class Placer:
         if os.path.islink(there):
             self._said(path, keep(self._store, there, path=path, stage=stage))
             return
-        now = self._digest(path)
+        now = self._digest(path, next((text.partition(":")[0] for text in known), None))
         if now is not None and self._store.has(now):
             by_hand = any(entry.digest.text == now.text for entry in kept(self._store))
             if now.text in set(known) or not by_hand:
@@ -152,7 +153,8 @@ class Placer:
         for out in outs:
             check_inside(self._root, out.path)
             target = os.path.join(self._root, out.path)
-            now = self._digest(out.path) if os.path.lexists(target) and not os.path.islink(target) else None
+            wanted = out.digest.algorithm
+            now = self._digest(out.path, wanted) if os.path.lexists(target) and not os.path.islink(target) else None
             if now is not None and now.text == out.digest.text and _is_so(target, out):
                 continue
             parent = os.path.dirname(target)
@@ -193,7 +195,7 @@ class Placer:
                 os.unlink(walked)
                 return
 
-    def take_out(self, stage: str, path: str, known: Iterable[str]) -> None:
+    def take_out(self, stage: str, path: str, known: Collection[str]) -> None:
         """Remove an output from the workspace; what only exists there is kept first."""
         target = os.path.join(self._root, path)
         if os.path.lexists(target):

@@ -198,16 +198,18 @@ class CheckedOut(WorkTree):
         entries += [entry for entry in kept if entry.path not in taken]
         return digest_of(entries, self._cache.algorithm)[0]
 
-    def output(self, path: str) -> Digest | None:
+    def output(self, path: str, algorithm: str | None = None) -> Digest | None:
         place = self._at.find(path)
         if place is None and not self._is_tracked(path):
-            return super().output(path)
+            return super().output(path, algorithm)
         if place is not None and place.mode != _FOLDER:
             entry = self._files.entry(path) if self._index.is_file(path) else None
             same = entry is not None and entry == (place.mode.encode(), place.oid)
-            return super().output(path) if same else self._at.content(place)  # as it lies here: by its own bytes
+            return (
+                super().output(path, algorithm) if same else self._at.content(place)
+            )  # as it lies here: by its own bytes
         if place is not None and self._index.tree_id(path) == self._at.held_id(place):
-            return super().output(path)
+            return super().output(path, algorithm)
         kept = self._kept(path)
         if place is None and not any(entry.kind != "d" for entry in kept):
             return None

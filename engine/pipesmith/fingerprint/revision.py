@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import copy
 
 from pipesmith.digest import Digest
 from pipesmith.errors import UserError
@@ -217,9 +218,15 @@ class Revision:
         known = {entry.hash_paths[path] for entry in entries if ":" in entry.hash_paths.get(path, "")}
         return known.pop() if len(known) == 1 else None
 
-    def output(self, path: str) -> Digest | None:
+    def output(self, path: str, algorithm: str | None = None) -> Digest | None:
         """Return the digest of an output that git holds, by the bytes it stores.
 
         A work tree's is by its own bytes: an output left to git should have no attributes that change line ends."""
         place = self._files.find(path)
-        return self.content(place) if place is not None else None
+        if place is None:
+            return None
+        tree = self
+        if algorithm not in (None, self._algorithm):
+            tree = copy(self)
+            tree.use_algorithm(algorithm)
+        return tree.content(place)

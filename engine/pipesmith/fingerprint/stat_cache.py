@@ -77,6 +77,26 @@ class StatCache:
         self._new_files: dict[str, tuple[bytes, bytes]] = {}
         self._new_folders: dict[str, tuple[bytes, bytes]] = {}
         self._memory_devices: frozenset[int] | None = None
+        self._others: dict[str, StatCache] = {}
+
+    def of_algorithm(self, algorithm: str) -> StatCache:
+        """Return the cache of another algorithm's digests, flushed with this one."""
+        if algorithm == self.algorithm:
+            return self
+        with self._guard:
+            return self._others.setdefault(algorithm, StatCache(self.state, algorithm))
+
+    def output(self, path: str, algorithm: str | None = None) -> Digest | None:
+        """Return the digest of what lies at an output's absolute path, by the algorithm that it is compared by.
+
+        What DVC's format can't hold, and so can't be what was made, counts by BLAKE3. Raises as `digest`."""
+        cache = self.of_algorithm(algorithm or self.algorithm)
+        try:
+            return cache.digest(path)
+        except UserError:
+            if cache.algorithm == "blake3":
+                raise
+            return self.of_algorithm("blake3").digest(path)
 
     def digest(self, path: str) -> Digest | None:
         """Return the digest of what lies at an absolute path, None where nothing lies there. A link counts by its text.
@@ -283,6 +303,8 @@ class StatCache:
 
     def flush(self) -> None:
         """Remember for later processes what was read."""
+        for other in self._others.values():
+            other.flush()
         with self._guard:
             files, self._new_files = self._new_files, {}
             folders, self._new_folders = self._new_folders, {}

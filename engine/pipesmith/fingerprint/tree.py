@@ -57,6 +57,8 @@ class Tree(Protocol):
 
         Raises UserError where the way there leads out of the workspace."""
 
-    def output(self, path: str) -> Digest | None:
+    def output(self, path: str, algorithm: str | None = None) -> Digest | None:
         """Return the digest of an output in the workspace, None where absent. At a commit: of one that git holds,
-        else None."""
+        else None.
+
+        algorithm: that of what it is compared with; default: the pipeline's own."""

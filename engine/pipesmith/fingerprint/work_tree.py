@@ -334,8 +334,8 @@ class WorkTree:
             return self._lending.hash_path_id(path)
         return digest.text if digest is not None else None
 
-    def output(self, path: str) -> Digest | None:
-        return self._cache.digest(os.path.join(self._root, path))
+    def output(self, path: str, algorithm: str | None = None) -> Digest | None:
+        return self._cache.output(os.path.join(self._root, path), algorithm)
 
 
 def _left_out(name: str, what: str) -> UserError:

@@ -158,7 +158,7 @@ class Judgement:
         result = Result(outs=entry.outs, metrics=entry.metrics)
         absent = []
         for out in entry.outs:
-            now = self.question.output(out.path)
+            now = self.question.output(out.path, out.digest.algorithm)
             if now is None or now.text != out.digest.text:
                 absent.append(out.name)
         self._results[stage.name] = result

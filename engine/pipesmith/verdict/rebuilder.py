@@ -39,8 +39,8 @@ class ActionCache(Protocol):
 
 @record
 class Question:
-    """How strictly to judge. output: digest of what lies in the workspace. at_hand: are all these outputs in the object
-    store.
+    """How strictly to judge. output(path, algorithm): digest of what lies in the workspace. at_hand: are all these
+    outputs in the object store.
 
     actions: None at a revision. building: `reuse = false` counts. check_outputs False: what the workspace holds does
     not matter (at a revision, but for outputs that git holds). lenient: a locked output may be absent. stored_counts:
@@ -48,7 +48,7 @@ class Question:
     another are not restored, so that a change of it is over when each such stage has run. None: any.
     """
 
-    output: Callable[[str], Digest | None]
+    output: Callable[[str, str], Digest | None]
     at_hand: Callable[[Sequence[LockedOut]], bool]
     actions: ActionCache | None
     building: bool = False
@@ -173,7 +173,8 @@ def _outputs(
         declared = stage.outputs.get(out.name)
         if not question.check_cached_outputs and out.cache:
             continue
-        now = question.output(out.path)
+        hashed_by = question.algorithm if question.algorithm and not stage.frozen else out.digest.algorithm
+        now = question.output(out.path, hashed_by)
         if now is None and not question.check_cached_outputs:
             continue
         if now is None:

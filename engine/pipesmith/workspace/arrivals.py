@@ -128,7 +128,7 @@ class _Filler:
             return not declared.temp and session.store.has(out.digest)
         if os.path.islink(path):
             return False
-        now = session.output_now(out.path)
+        now = session.output_now(out.path, out.digest.algorithm)
         if now is None or now.text == out.digest.text:
             return False
         made_here = session.store.has(now) and now.text not in self._by_hand

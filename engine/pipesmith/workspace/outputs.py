@@ -68,8 +68,8 @@ def checkout(
     done = Checkout()
     root = os.path.abspath(to) if to is not None else workspace.root
 
-    def digest(path: str) -> Digest | None:
-        return session.stat_cache.digest(os.path.join(root, path))
+    def digest(path: str, algorithm: str | None = None) -> Digest | None:
+        return session.stat_cache.output(os.path.join(root, path), algorithm)
 
     placer = Placer(root, session.store, digest, done.kept.__setitem__)
     if to is not None:
@@ -88,7 +88,7 @@ def checkout(
                 and not os.path.lexists(os.path.join(root, out.path))
             ):
                 continue
-            before = digest(out.path)
+            before = digest(out.path, out.digest.algorithm)
             if before is not None and before.text == out.digest.text:
                 continue
             if not session.store.has(out.digest):
@@ -176,7 +176,7 @@ def verify(workspace: Workspace, *, full: bool = False) -> VerifyResult:
         for out in entry.outs:
             temp = stage is not None and out.name in stage.outputs and stage.outputs[out.name].temp
             lost = session.store.missing(out.digest)
-            now = reader.digest(os.path.join(workspace.root, out.path))
+            now = reader.output(os.path.join(workspace.root, out.path), out.digest.algorithm)
             if lost and (now is None or now.text != out.digest.text) and not temp:
                 result.missing.append(f"`{out.path}` of `{name}`: object {lost[0][:12]} is not in the cache")
             if now is not None and now.text != out.digest.text:

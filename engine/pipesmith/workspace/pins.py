@@ -252,7 +252,7 @@ class Pins:
         pin = self.dataset_pin(name)
         assert pin is not None
         dataset, stores = self._session.pipeline.datasets[name], self._session.pipeline.datastores
-        hash = self._session.stat_cache.digest
+        hash = self._session.stat_cache.of_algorithm(pin.digest.algorithm).digest
         home = self._session.workspace.home.root
         root = self._data_root(dataset)
         if root != home:

@@ -160,9 +160,9 @@ class Session:
 
         return tracked(self.workspace.repo, self.workspace.root, paths)
 
-    def output_now(self, path: str) -> Digest | None:
-        """Return the digest of what lies at a workspace path at this moment."""
-        return self.stat_cache.digest(os.path.join(self.workspace.root, path))
+    def output_now(self, path: str, algorithm: str | None = None) -> Digest | None:
+        """Return the digest of what lies at an output's path now, by the algorithm that it is compared by."""
+        return self.stat_cache.output(os.path.join(self.workspace.root, path), algorithm)
 
     @cached_property
     def store(self) -> ObjectStore:
@@ -200,7 +200,7 @@ class Session:
         """Return the digest of a path inside a folder output: from its manifest, else from the workspace."""
         if self.store.has_manifest(digest):
             return self.store.manifest(digest).subtree(inner, digest.algorithm)
-        return self.tree.output(path)
+        return self.tree.output(path, digest.algorithm)
 
     def metric_at(self, revision: str, stage: str, key: str) -> float | None:
         """Return a locked metric at a git revision, None where revision, lock or metric is missing."""
