@@ -63,7 +63,10 @@ def test_cells_and_the_parameters_tag_matter(other: bytes) -> None:
     assert notebook_source_id(other) != notebook_source_id(notebook(cell("a = 1")))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"print(1)", b'{"cells": [{}]}', b'{"worksheets": []}', b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"print(1)", b'{"cells": [{}]}', b'{"worksheets": []}', b"\xff", b'{"cells": ' + b"[" * 100_000],
+)
 def test_what_is_no_notebook_is_said(data: bytes) -> None:
     with pytest.raises(UserError, match="is no Jupyter notebook of format 4"):
         notebook_source_id(data)
@@ -177,6 +180,16 @@ def test_a_notebook_is_a_stage(repo: Repo) -> None:
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
 
 
+@pytest.mark.parametrize("metadata", [{}, {"kernelspec": {"name": "mine"}}, {"language_info": {"name": "python"}}])
+def test_params_of_a_notebook_that_says_little(repo: Repo, metadata: dict[str, Any]) -> None:
+    """One that names no language, as nbformat makes them, is Python."""
+    pytest.importorskip("papermill")
+    repo.write("pipeline.toml", '[params]\nn = 3\n[stage.eda]\nnotebook = "eda.ipynb"\nparams = ["n"]\n')
+    repo.write("eda.ipynb", notebook(cell("print('n is', n)"), **metadata))
+    repo.pipe("build")
+    assert "n is 3" in repo.read("eda.out.ipynb")
+
+
 def test_a_cell_that_fails_is_named(repo: Repo) -> None:
     pytest.importorskip("papermill")
     repo.write("pipeline.toml", '[stage.eda]\nnotebook = "eda.ipynb"\n')
@@ -230,6 +243,15 @@ def test_a_missing_kernel_is_told_before_anything_runs(repo: Repo) -> None:
     kernel.write_text(json.dumps({"argv": argv, "display_name": "R", "language": "R"}))
     repo.pipe("build")
     assert repo.ran() == ["first"] and "2" in repo.read("eda.out.ipynb")
+
+
+@pytest.mark.parametrize("name", [5, ["ir"], "i\0r"])
+def test_a_kernel_that_no_name_stands_for(repo: Repo, name: object) -> None:
+    """It is the notebook's failure, no crash of pipe."""
+    pytest.importorskip("papermill")
+    repo.write("pipeline.toml", '[stage.eda]\nnotebook = "eda.ipynb"\n')
+    repo.write("eda.ipynb", notebook(cell("1"), kernelspec={"name": name, "display_name": "R", "language": "R"}))
+    assert repo.pipe("build", "--json", check=False).stages() == {"eda": "failed"}
 
 
 def test_what_an_image_holds_is_not_guessed(repo: Repo) -> None:

@@ -41,7 +41,7 @@ def missing_packages(notebook: bytes, *, pin: EnvironmentPin | None = None, pyth
     try:
         if language_of(json.loads(notebook)) == "python":
             needed.append("ipykernel")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return []  # no notebook: that is told when its cells are read
     if pin is not None:
         have = {line.partition("==")[0] for line in pin.resolved}
@@ -68,15 +68,15 @@ def missing_kernel(notebook: bytes, python: str, env: Mapping[str, str]) -> str 
     try:
         document = json.loads(notebook)
         name = document.get("metadata", {}).get("kernelspec", {}).get("name")
-        if not name or language_of(document) == "python":
+        if not isinstance(name, str) or not name or "\0" in name or language_of(document) == "python":
             return None
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     ask = (
         "import sys; from jupyter_client.kernelspec import find_kernel_specs; print(sys.argv[1] in find_kernel_specs())"
     )
     done = subprocess.run([python, "-c", ask, name.lower()], env=dict(env), capture_output=True, text=True, check=False)
-    return str(name) if done.stdout.strip() == "False" else None
+    return name if done.stdout.strip() == "False" else None
 
 
 def notebook_source_id(data: bytes) -> str:
@@ -95,7 +95,7 @@ def notebook_source_id(data: bytes) -> str:
             for cell in notebook["cells"]
             if cell["cell_type"] in ("code", "markdown")
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError("the file is no Jupyter notebook of format 4", "save it again in Jupyter") from None
     hasher = new_hasher("blake3")
     hasher.update(json.dumps(["pipesmith-notebook", 1, cells], separators=(",", ":")).encode())

@@ -37,6 +37,7 @@ def execute(source: str, target: str) -> int:
                 made,
                 parameters=json.loads(os.environ["PIPE_PARAMS"]),
                 kernel_name=kernel,
+                language=language if kernel else None,  # papermill wants it said, for params
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,

@@ -37,7 +37,7 @@ def _parsed(data: bytes) -> list[dict[str, Any]]:
     for line in data.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and "name" in entry:
             entries.append(entry)

@@ -195,5 +195,5 @@ def record_of(message: str) -> RunRecord | None:
         return None
     try:
         return RunRecord.from_json(json.loads(message[at + len(_MARK) + 1 :].split("\n", 1)[0]))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
