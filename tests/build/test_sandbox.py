@@ -33,6 +33,33 @@ def test_undeclared_files_are_unseen(repo, toml) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("where", ["data", "data/deep/lib"])
+def test_the_git_folders_of_inputs_are_unseen(repo, toml, where: str, ignored: bool) -> None:
+    """No `.git` either: of a nested repository that is an input, or lies in one, its files count, and they are given."""
+    repo.write(f"{where}/x", "1")
+    repo.git("-C", where, "init", "-q")
+    repo.git("-C", where, "add", "x")
+    repo.git("-C", where, "commit", "-qm", "nested")
+    if ignored:
+        repo.write(".gitignore", "data\n")
+    toml("""
+        [stage.a]
+        run = "NOTE(a) && find data > $HOME/seen && echo 1 > {outputs.o}"
+        inputs = { d = "data" }
+        outputs = { o = "o" }
+    """)
+    repo.pipe("build")
+    seen = (repo.home / "seen").read_text().split()
+    assert f"{where}/x" in seen and not [path for path in seen if ".git" in path]
+    assert repo.ran() == ["a"]
+    repo.git("-C", where, "commit", "-q", "--allow-empty", "-m", "no other content")
+    assert repo.pipe("build", "--json").stages() == {"a": "fresh"}
+    repo.pipe("build", "--force")
+    assert not [path for path in (repo.home / "seen").read_text().split() if ".git" in path]
+    assert repo.read(f"{where}/.git/HEAD").startswith("ref:") and repo.read(f"{where}/x") == "1"
+
+
 def test_inputs_are_read_only(repo, toml) -> None:
     """Inputs are read-only: not even root's stage can change the workspace's."""
     repo.write("data/x", "1")

@@ -18,6 +18,7 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
     """Return the layout of a stage's sandbox. Source files are private copies, inputs read-only."""
     mounts: list[Mount] = []
     folders: set[str] = set()
+    withheld: list[str] = []
     for source in stage.source:
         if source != "." and os.path.isdir(os.path.join(build.root, source)):
             folders.add(source)
@@ -44,6 +45,7 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
         else:
             build.tree.check_given(given.lies)
             mounts.append(Mount(origin=build.input_at(given.lies), path=given.path))
+            withheld += [f"{given.path}/{inner}" for inner in build.tree.git_places(given.lies)]
     if stage.cwd != ".":
         folders.add(stage.cwd)
     return Layout(
@@ -53,6 +55,7 @@ def layout_of(build: BuildContext, stage: Stage) -> Layout:
         outputs=tuple(OutputSpec(name=name, path=output.path) for name, output in stage.outputs.items()),
         visible=_visible(build, stage),
         hidden=_hidden(build),
+        withheld=tuple(withheld),
     )
 
 

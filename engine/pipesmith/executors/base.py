@@ -78,7 +78,8 @@ class Layout:
     """What a sandbox holds. mounts: in order, later ones lie over earlier ones. folders: made empty, relative paths.
     outputs: what must be there after exit 0; their parent folders are made, they themselves are not.
     visible: absolute paths inside the workspace that stay readable at their own place (an interpreter's prefix, PATH
-    folders). hidden: absolute folders outside the workspace that appear empty (the repository's git folder)."""
+    folders). hidden: absolute folders outside the workspace that appear empty (the repository's git folder). withheld:
+    relative paths in what is mounted that are not there (a nested repository's git folder)."""
 
     workspace: str  # absolute
     mounts: tuple[Mount, ...] = ()
@@ -86,6 +87,7 @@ class Layout:
     outputs: tuple[OutputSpec, ...] = ()
     visible: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
 @record

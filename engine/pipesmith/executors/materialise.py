@@ -64,6 +64,8 @@ def materialise(layout: Layout, root: str, *, mounted: bool, stop: Callable[[], 
         plan.add(mount)
     for path in layout.folders:
         plan.folder(path)
+    for path in layout.withheld:
+        plan.withhold(path)
     for output in layout.outputs:
         plan.clear(output.path)
     for path in sorted(layout.visible):
@@ -120,6 +122,12 @@ class _Plan:
         inside = next((bound for bound in self._declared if bound == path or bound.startswith(f"{path}/")), None)
         if inside is not None:
             raise StageError(f"output `{path}` would hold input `{inside}`", "give one of them another path")
+        self._remove(path)
+
+    def withhold(self, path: str) -> None:
+        """See to it that something in a bound folder is not there."""
+        path = _normal(path)
+        self._parent(path)
         self._remove(path)
 
     def visible(self, path: str) -> None:

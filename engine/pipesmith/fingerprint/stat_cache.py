@@ -78,6 +78,7 @@ class StatCache:
         self._new_folders: dict[str, tuple[bytes, bytes]] = {}
         self._memory_devices: frozenset[int] | None = None
         self._others: dict[str, StatCache] = {}
+        self._git_places: set[str] = set()
 
     def of_algorithm(self, algorithm: str) -> StatCache:
         """Return the cache of another algorithm's digests, flushed with this one."""
@@ -123,6 +124,11 @@ class StatCache:
             return FolderLook(self, path, self._walk(path, without_git=True), os.lstat(path).st_dev)
         except PermissionError as error:
             raise UserError(f"`{error.filename or path}` can't be read: {error.strerror}") from None
+
+    def git_places(self, path: str) -> list[str]:
+        """Return the `.git` folders and files that looks at a folder passed by, relative to it."""
+        prefix = f"{path}/"
+        return sorted(place[len(prefix) :] for place in self._git_places.copy() if place.startswith(prefix))
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -226,6 +232,7 @@ class StatCache:
                 for child in children:
                     name = child.name
                     if without_git and name == ".git":
+                        self._git_places.add(child.path)
                         continue
                     if child.is_dir(follow_symlinks=False):
                         folder.subfolders.append(name)

@@ -142,6 +142,11 @@ class WorkTree:
         below = f"{inner}/" if inner else ""
         self.check_fetched(name for name in self._files.listed() if name == inner or name.startswith(below))
 
+    def git_places(self, path: str) -> list[str]:
+        """Return the `.git` folders and files in an input that was looked at, relative to it: no part of it."""
+        real, _problem = self._resolve(path)
+        return self._cache.git_places(os.path.join(self._root, real) if real else self._root)
+
     def check_fetched(self, paths: Iterable[str]) -> None:
         """Raise UserError where one of some listed files is git-lfs's pointer: its content is not here."""
         for name in self._files.pointers(paths):
