@@ -61,6 +61,30 @@ def test_json_is_one_document(project: Repo, args: list[str]) -> None:
     assert isinstance(project.pipe("--json", *args).json(), dict)
 
 
+def test_json_has_no_numbers_that_json_lacks(repo: Repo) -> None:
+    """A metric that is NaN, as losses are, is a text, so that every program can read the answer."""
+    repo.write(
+        "pipeline.toml",
+        """
+        [params]
+        top = inf
+        [stage.a]
+        run = "echo '{{ \\"loss\\": NaN, \\"n\\": 1 }}' > {outputs.m}"
+        params = ["top"]
+        outputs = { m = "m.json" }
+        metrics = ["m"]
+        """,
+    )
+
+    def odd(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    for args in (["build"], ["metrics"], ["show"], ["diff", "latest"], ["status"]):
+        said = json.loads(repo.pipe(*args, "--json").stdout, parse_constant=odd)
+        if args == ["metrics"]:
+            assert said["metrics"]["workspace"]["a"] == {"m:loss": "nan", "m:n": 1.0}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_every_command(repo: Repo, name: str) -> None:
     """`--help` and `help NAME` say what a command takes, on stdout, whatever the folder."""

@@ -80,17 +80,13 @@ class Output:
 
     def json(self, document: Any) -> None:
         """Print the answer for programs."""
-        import json
-
-        text = json.dumps(document, indent=2, default=str)
+        text = _json_text(document, indent=2)
         self.printed.append(f"{text}\n")
         print(text, flush=True)
 
     def json_line(self, document: Any) -> None:
         """Print one of many answers for programs, a line each."""
-        import json
-
-        print(json.dumps(document, default=str), flush=True)
+        print(_json_text(document), flush=True)
 
     def raw(self, text: str) -> None:
         """Print a piece of an answer for programs that is too long to be made as a whole."""
@@ -125,6 +121,18 @@ class Output:
 def printable(text: str) -> str:
     """Return a text that can be written as UTF-8: bytes of odd file names are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _json_text(document: Any, indent: int | None = None) -> str:
+    """Return JSON as every reader takes it: numbers that are none are texts (`nan`, `inf`), as in a run's record."""
+    import json
+
+    try:
+        return json.dumps(document, indent=indent, default=str, allow_nan=False)
+    except ValueError:
+        from pipesmith.history.record import plain
+
+        return json.dumps(plain(document), indent=indent)
 
 
 def short(value: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pipesmith.errors import UserError
 from pipesmith.records import field, names_of, record
 
-__all__ = ["RECORD_VERSION", "EnvironmentRecord", "RunRecord", "StageRecord", "message_of", "record_of"]
+__all__ = ["RECORD_VERSION", "EnvironmentRecord", "RunRecord", "StageRecord", "message_of", "plain", "record_of"]
 
 RECORD_VERSION = 1
 _MARK = "pipesmith-run: "
@@ -101,7 +101,7 @@ class RunRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as `--json` prints it and the commit holds it: nothing but what JSON has."""
-        body = {name: _plain(getattr(self, name)) for name in names_of(RunRecord) if name not in _LISTS}
+        body = {name: plain(getattr(self, name)) for name in names_of(RunRecord) if name not in _LISTS}
         if self.environments:
             names = names_of(EnvironmentRecord)
             body["environments"] = [{name: getattr(each, name) for name in names} for each in self.environments]
@@ -119,7 +119,7 @@ class RunRecord:
                 elif (kind is dict or kind is list) and not value:
                     row[name] = kind()
                 else:
-                    row[name] = _plain(value)
+                    row[name] = plain(value)
             stages.append(row)
         return {"version": RECORD_VERSION, **body, "stages": stages}
 
@@ -148,16 +148,16 @@ def _known(kind: type, body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name in names}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value with what JSON lacks as text: dates, and numbers that are none (`nan`, `inf`, `-inf`)."""
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()} if value else {}
+        return {str(name): plain(entry) for name, entry in value.items()} if value else {}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value] if value else []
+        return [plain(entry) for entry in value] if value else []
     return str(value)
 
 
