@@ -9,6 +9,16 @@ __all__ = ["main"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # before there is a command that could tell of it
+        print("error: interrupted", file=sys.stderr)
+        if argv is None:
+            _leave(130, at_once=True)
+        return 130
+
+
+def _main(argv: list[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
     if argv is None and sys.getfilesystemencoding() != "utf-8":
         _in_utf8()

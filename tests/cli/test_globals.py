@@ -239,6 +239,29 @@ def test_interrupted(repo: Repo, number: int) -> None:
     assert repo.pipe("show", "--json").json()["status"] == "cancelled"
 
 
+_INTERRUPTED_IN_IMPORT = """
+import sys
+from pipesmith.__main__ import main
+
+module = sys.argv.pop(1)
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["pipesmith.fingerprint", "pipesmith.cli", "pipesmith.cli.status_command"])
+def test_interrupted_while_it_is_loaded(project: Repo, module: str) -> None:
+    """130 and no traceback, however early it comes."""
+    done = project.run(sys.executable, "-c", _INTERRUPTED_IN_IMPORT, module, "status", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
 def test_exit_codes(project: Repo) -> None:
     """0 done, 1 a stage failed or --check found something, 2 wrong use."""
     assert project.pipe("build").returncode == 0
