@@ -115,6 +115,24 @@ def test_an_output_through_a_link_leading_out(repo, toml) -> None:
     assert not list((repo.home / "big").iterdir()) and not repo.exists(".gitignore")
 
 
+def test_a_gitignore_that_is_a_link(repo, toml) -> None:
+    """git does not follow it, so that no line in it would help, and nothing is written by way of it."""
+    elsewhere = repo.home / "ignored"
+    elsewhere.write_text("x\n")
+    (repo.path / ".gitignore").symlink_to(elsewhere)
+    toml("""
+        [stage.a]
+        run = "NOTE(a) && echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    refused = repo.pipe("build", check=False)
+    assert refused.returncode == 2 and "`.gitignore` is a symbolic link" in refused.stderr
+    assert repo.ran() == [] and elsewhere.read_text() == "x\n"
+    (repo.path / ".git/info").mkdir(exist_ok=True)
+    (repo.path / ".git/info/exclude").write_text("/o\n")
+    assert repo.pipe("build", "--json").stages() == {"a": "ran"}
+
+
 def test_an_output_through_a_link_inside(repo, toml) -> None:
     """Nor does an output go through a link that stays inside: git can't say whether it ignores such a path."""
     (repo.path / "real").mkdir()

@@ -21,8 +21,8 @@ def ignore_outputs(session: Session) -> list[str]:
     """Add lines for cached outputs to .gitignore, take out those of outputs that are left to git by now, and return
     what was done, for people.
 
-    Raises UserError for a cached output that git tracks. An uncached one that another line ignores is no error: it is
-    the user's business. Raises EnvironmentFailure where .gitignore can't be written.
+    Raises UserError for a cached output that git tracks, and a .gitignore that is a link. An uncached one that another
+    line ignores is no error: it is the user's business. Raises EnvironmentFailure where .gitignore can't be written.
     """
     workspace = session.workspace
     outputs = [out for stage in session.pipeline.stages.values() for out in stage.outputs.values()]
@@ -68,7 +68,8 @@ def refuse_tracked(session: Session, held: Collection[str]) -> None:
 
 
 def _rewrite(path: str, lines: list[str], unwanted: set[str]) -> list[str]:
-    """Add lines to an ignore file and take the unwanted ones out; return which those were."""
+    """Add lines to an ignore file and take the unwanted ones out; return which those were. Raises UserError for a link,
+    EnvironmentFailure where it can't be written."""
     try:
         rows: list[str] = []
         if os.path.exists(path):
@@ -78,6 +79,11 @@ def _rewrite(path: str, lines: list[str], unwanted: set[str]) -> list[str]:
         dropped = [row.rstrip("\r\n") for row in rows if row.rstrip("\r\n") in unwanted]
         if not (lines or dropped):
             return []
+        if os.path.islink(path):
+            raise UserError(
+                "`.gitignore` is a symbolic link, which git does not follow: no output can be ignored by it",
+                "make it a file, or name the outputs in `.git/info/exclude`",
+            )
         if kept and not kept[-1].endswith("\n"):
             kept[-1] += "\n"
         with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
