@@ -265,6 +265,8 @@ def test_a_folder_s_name_that_is_just_a_word_is_not_hinted_at(repo, toml, run: s
         ("ls data", "data"),
         ("test -d data", "data"),
         ("cd data", "data"),
+        ("cat data/*", "data"),
+        ("cat ./data/?.csv", "data"),
         ("find . -prune && find $(echo da)ta", "data"),
         ("sh src/say.sh 'no data today in data/x'", "data/x"),
         ("sh src/say.sh 'read README' || cat $(echo da)ta/x", "data/x"),
@@ -283,6 +285,20 @@ def test_a_folder_that_could_not_be_opened_is_hinted_at(repo, toml, run: str, mi
     """)
     (stage,) = repo.pipe("build", "--json", check=False).json()["stages"]
     assert stage["help"].startswith(f"`{missed}` was not given to it")
+
+
+def test_a_folder_that_it_has_in_part_is_not_hinted_at(repo, toml) -> None:
+    """It is there, so that is not what the command missed."""
+    repo.write("data/in/x", "1")
+    repo.write("data/other", "1")
+    toml("""
+        [stage.a]
+        run = "cat data/in/* && ls data && echo 1 > {outputs.o} && exit 3"
+        inputs = { x = "data/in" }
+        outputs = { o = "data/o" }
+    """)
+    (stage,) = repo.pipe("build", "--json", check=False).json()["stages"]
+    assert "not given" not in stage["help"] and "pipe shell a" in stage["help"]
 
 
 def test_a_whole_path_is_hinted_at_as_the_workspace_s_own(repo, toml) -> None:

@@ -48,7 +48,9 @@ def _missed(build: BuildContext, stage: Stage, lines: list[str]) -> str | None:
                 return _add(stage, found, f"Python module `{module}`")
     for word, sure in _words(stage, lines):
         path = _workspace_path(build, stage, word)
-        if path is not None and not _covered(path, given) and (sure or "/" in word or not _is_folder(build, path)):
+        if path is None or _is_there(path, given):
+            continue
+        if sure or "/" in word or not _is_folder(build, path):
             return _add(stage, path, f"`{path}`")
     return None
 
@@ -78,6 +80,11 @@ def _covered(path: str, given: list[str]) -> bool:
     return any(have in (".", path) or path.startswith(f"{have}/") for have in given)
 
 
+def _is_there(path: str, given: list[str]) -> bool:
+    """Tell whether a stage finds something at a path: what it was given, or a folder with some of that."""
+    return _covered(path, given) or any(have.startswith(f"{path}/") for have in given)
+
+
 def _lies(build: BuildContext, path: str) -> bool:
     """Tell whether a path of the workspace exists: at the commit that is built, or in the user's own work tree."""
     return any(os.path.lexists(os.path.join(root, path)) for root in (build.root, build.seen_at))
@@ -88,8 +95,10 @@ def _is_folder(build: BuildContext, path: str) -> bool:
 
 
 def _workspace_path(build: BuildContext, stage: Stage, word: str) -> str | None:
-    """Return a word as a path of the workspace, None where it names no file or folder there."""
+    """Return a word as a path of the workspace, None where it names no file or folder there. Of a glob, its folder."""
     word = word.rstrip(".")
+    if "*" in word or "?" in word:
+        word = os.path.dirname(re.split(r"[*?]", word, maxsplit=1)[0])
     if not word or word in (".", "..", "/"):
         return None
     word = _SANDBOX.sub(build.seen_at, word)
