@@ -289,8 +289,15 @@ def test_hash_paths_by_a_link_inside(repo, toml) -> None:
     """)
     repo.pipe("build")
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+    repo.commit()
+    assert repo.pipe("status", "--rev", "HEAD", "--check", "--json").stages(key="state") == {"a": "fresh"}
     repo.write("real/file", "2")
     assert repo.pipe("status", "--json").why("a") == [("hash-path", "way/file")]
+    repo.commit("not built")
+    told = repo.pipe("status", "--rev", "HEAD", "--json")
+    assert told.why("a") == [("hash-path", "way/file")]
+    assert told.stages(key="fingerprint") == repo.pipe("status", "--json").stages(key="fingerprint")
+    assert repo.pipe("what-if", "--rev", "HEAD~1", "--json").stages(key="would") == {"a": "fresh"}
 
 
 def test_pass_env_is_masked(repo, toml) -> None:

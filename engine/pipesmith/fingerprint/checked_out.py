@@ -147,7 +147,7 @@ class CheckedOut(WorkTree):
         below = f"{inner}/" if inner else ""
         if any(name == inner or name.startswith(below) for name in self._extra):
             return _id(self._held_trees, inner)
-        if self._at.find(path) is not None:
+        if self._at.find(path, follow=True) is not None:
             return self._at.hash_path_id(path)
         if not self._is_tracked(path):
             return super().hash_path_id(path)

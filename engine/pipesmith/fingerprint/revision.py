@@ -211,7 +211,7 @@ class Revision:
 
     def hash_path_id(self, path: str) -> str | None:
         """Return git's id; of what git does not hold what the lockfile's entries agree on."""
-        place = self._files.find(path)
+        place = self._files.find(path, follow=True)
         if place is not None:
             return self.held_id(place)
         entries = self._lockfile.stages.values()

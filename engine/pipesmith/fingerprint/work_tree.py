@@ -328,12 +328,11 @@ class WorkTree:
 
     def hash_path_id(self, path: str) -> str | None:
         held = self._held_builder()
-        inner = _inner(path)
-        if held.is_folder(inner) or held.is_file(inner):
-            return self._id(held, inner)
-        _real, problem = self._resolve(path)
+        real, problem = self._resolve(path)
         if problem is not None:
             raise UserError(problem)
+        if held.is_folder(real) or held.is_file(real):
+            return self._id(held, real)
         digest = self._cache.digest(os.path.join(self._root, path))
         if digest is None and self._lending is not None:
             return self._lending.hash_path_id(path)
