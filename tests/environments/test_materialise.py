@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipesmith.environments.definition import pin_digest
 from pipesmith.environments.listing import list_environments, remove_unused
 from pipesmith.environments.materialise import MARKER, ensure, environment_key, environments_folder
-from pipesmith.environments.resolve import pin_digest, resolve
+from pipesmith.environments.resolve import resolve
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipesmith.environments.resolve import canonical_set, changes, pin_digest, resolve
+from pipesmith.environments.definition import pin_digest
+from pipesmith.environments.resolve import canonical_set, changes, resolve
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment

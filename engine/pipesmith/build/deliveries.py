@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+from _blake2 import blake2b
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
-from urllib.parse import quote
 
 from pipesmith.digest import Digest
 from pipesmith.lockfile.model import LockedOut
+from pipesmith.percent import quote
 from pipesmith.pipeline.model import Datastore, Stage
 from pipesmith.records import record
 from pipesmith.store.modes import make_folders, share

@@ -7,9 +7,9 @@ import marshal
 import os
 import threading
 import time
+from _blake2 import blake2b
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 
 from pipesmith.build.context import BuildContext
 from pipesmith.digest import Digest

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pipesmith.digest import new_hasher
 from pipesmith.environments.markers import canonical_marker
 from pipesmith.errors import UserError
+from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
 from pipesmith.records import record
 
@@ -21,6 +22,7 @@ __all__ = [
     "definition_digest",
     "dockerfile_digest",
     "normal_name",
+    "pin_digest",
     "python_of",
 ]
 
@@ -88,6 +90,18 @@ def definition_digest(environment: Environment, read: Read) -> str:
         said["channels"] = environment.channels
     text = json.dumps(["environment-definition", 1, said], sort_keys=True)
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
+
+
+def pin_digest(pin: EnvironmentPin) -> str:
+    """Return what stands for a resolved set in fingerprints: Python's version and the packages, however written."""
+    hasher = new_hasher("blake3")
+    lines = list(pin.resolved)
+    if pin.conda:
+        from pipesmith.environments.conda_pins import canonical_line
+
+        lines += sorted(canonical_line(line) for line in pin.conda)
+    hasher.update("\n".join(("pipesmith-environment 1", pin.python, pin.image or "", *lines)).encode())
+    return f"blake3:{hasher.hexdigest()}"
 
 
 def asked_of(environment: Environment, read: Read) -> Asked:

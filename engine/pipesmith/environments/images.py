@@ -9,25 +9,23 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shutil
 import tempfile
 import threading
+from _blake2 import blake2b
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from hashlib import blake2b
 from typing import Any
 
 from pipesmith.docker_client import Daemon, answer, is_missing, remove_container
 from pipesmith.docker_labels import HELPER, OWNER, owner
+from pipesmith.environments.definition import pin_digest
 from pipesmith.environments.dockerfiles import build_dockerfile, words
 from pipesmith.environments.materialise import count_text, ensure, hold
-from pipesmith.environments.resolve import pin_digest
 from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
-from pipesmith.tars import Parcel, pack
 
 __all__ = ["Images", "base_of", "dockerfile_tag", "image_tag", "resolve_image"]
 
@@ -248,6 +246,8 @@ class Images:
                             "name them in `conda`, or build the image there: `dockerfile`",
                         )
                     variables = activation(prefix)
+                from pipesmith.tars import Parcel, pack
+
                 copy = stack.enter_context(moved(prefix, CONDA_PLACE))
                 container.put_archive("/", pack([Parcel(copy, CONDA_PLACE)], 0, 0))
             path = next((each[5:] for each in _environment_of(client, base) if each.startswith("PATH=")), os.defpath)
@@ -308,7 +308,7 @@ def _pull_image(client: Any, daemon: Daemon, name: str) -> None:
 
 def _as_helper() -> dict[str, Any]:
     """Return by what a container is known as one that nobody needs once its pipe is gone."""
-    return {"name": f"{HELPER}image-{secrets.token_hex(8)}", "labels": {OWNER: owner()}}
+    return {"name": f"{HELPER}image-{os.urandom(8).hex()}", "labels": {OWNER: owner()}}
 
 
 def _push(client: Any, name: str) -> str | None:
@@ -380,6 +380,8 @@ def _installed(pin: EnvironmentPin, machine: str, libc: list[str], root: str) ->
 
 
 def _send(container: Any, folder: str, library: str, scripts: str) -> None:
+    from pipesmith.tars import Parcel, pack
+
     programs = os.path.join(folder, "bin")
     apart = f"{folder}-bin"
     parcels = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import shutil
 import socket
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from pipesmith.digest import new_hasher
-from pipesmith.environments.resolve import pin_digest
+from pipesmith.environments.definition import pin_digest
 from pipesmith.environments.uv import explain, run_uv
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.lockfile.model import EnvironmentPin
@@ -64,6 +63,8 @@ def environments_folder() -> str:
 
 def environment_key(pin: EnvironmentPin) -> str:
     """Return the folder name of a pin on this kind of machine."""
+    import platform
+
     hasher = new_hasher("blake3")
     hasher.update(f"{pin_digest(pin)} {sys.platform} {platform.machine()} {platform.libc_ver()[0]}".encode())
     return hasher.hexdigest()[:32]

@@ -7,7 +7,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 
-from pipesmith.digest import new_hasher
 from pipesmith.environments.conda import need_conda
 from pipesmith.environments.definition import (
     Asked,
@@ -23,7 +22,7 @@ from pipesmith.lockfile.model import EnvironmentPin
 from pipesmith.pipeline.model import Environment
 from pipesmith.records import replace
 
-__all__ = ["changes", "pin_digest", "resolve", "told_between"]
+__all__ = ["changes", "resolve", "told_between"]
 
 Change = tuple[str, str | None, str | None]
 _ASKED = re.compile(r"([a-z0-9._-]+)(?:\[[^\]]*\])?([^;]*?)(?: ;.*)?(?: --hash=.*)?$")
@@ -155,18 +154,6 @@ def canonical_set(text: str, python: str) -> tuple[str, ...]:
 
 def _requirement(line: str) -> str:
     return line.split(" --hash=", 1)[0]
-
-
-def pin_digest(pin: EnvironmentPin) -> str:
-    """Return what stands for a resolved set in fingerprints: Python's version and the packages, however written."""
-    hasher = new_hasher("blake3")
-    lines = list(pin.resolved)
-    if pin.conda:
-        from pipesmith.environments.conda_pins import canonical_line
-
-        lines += sorted(canonical_line(line) for line in pin.conda)
-    hasher.update("\n".join(("pipesmith-environment 1", pin.python, pin.image or "", *lines)).encode())
-    return f"blake3:{hasher.hexdigest()}"
 
 
 def changes(old: EnvironmentPin, new: EnvironmentPin) -> list[Change]:

@@ -6,7 +6,7 @@ import os
 import re
 import site
 import sys
-from hashlib import blake2b
+from _blake2 import blake2b
 
 from pipesmith.environments.definition import normal_name
 from pipesmith.environments.materialise import Materialised

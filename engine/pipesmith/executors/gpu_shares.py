@@ -12,9 +12,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from urllib.parse import quote
 
 from pipesmith.errors import EnvironmentFailure
+from pipesmith.percent import quote
 
 __all__ = ["SHARES", "ShareFile"]
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
-import string
 
 __all__ = ["literal_length", "translate"]
 
 _SPECIAL = b"*?[\\"
+_LOWER = "abcdefghijklmnopqrstuvwxyz"  # written out: to import `string` takes as long as to read many a `.gitignore`
+_UPPER = _LOWER.upper()
+_DIGITS = "0123456789"
+_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _CLASSES = {
-    b"alnum": string.ascii_letters + string.digits,
-    b"alpha": string.ascii_letters,
+    b"alnum": _LOWER + _UPPER + _DIGITS,
+    b"alpha": _LOWER + _UPPER,
     b"blank": " \t",
     b"cntrl": "".join(map(chr, range(32))) + "\x7f",
-    b"digit": string.digits,
-    b"graph": string.ascii_letters + string.digits + string.punctuation,
-    b"lower": string.ascii_lowercase,
-    b"print": string.ascii_letters + string.digits + string.punctuation + " ",
-    b"punct": string.punctuation,
+    b"digit": _DIGITS,
+    b"graph": _LOWER + _UPPER + _DIGITS + _PUNCTUATION,
+    b"lower": _LOWER,
+    b"print": _LOWER + _UPPER + _DIGITS + _PUNCTUATION + " ",
+    b"punct": _PUNCTUATION,
     b"space": " \t\n\r\v\f",
-    b"upper": string.ascii_uppercase,
-    b"xdigit": string.hexdigits,
+    b"upper": _UPPER,
+    b"xdigit": _DIGITS + "abcdefABCDEF",
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from _blake2 import blake2b
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
-from urllib.parse import quote
+
+from pipesmith.percent import quote
 
 __all__ = ["follow", "log_path"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 
 __all__ = ["is_run_id", "new_run_id"]
@@ -21,7 +21,7 @@ def new_run_id(now: float | None = None) -> str:
     fraction = min(int((at - seconds) * 32768), 32767)
     order = "".join(_ALPHABET[fraction >> shift & 31] for shift in (10, 5, 0))
     moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
-    return f"{moment}-{order}{''.join(secrets.choice(_ALPHABET) for _ in range(5))}"
+    return f"{moment}-{order}{''.join(_ALPHABET[byte & 31] for byte in os.urandom(5))}"
 
 
 def is_run_id(text: str) -> bool:

@@ -578,7 +578,8 @@ class Beside:
         """Tell packages as far as this commit's lockfile knows them."""
         if stage.environment is None:
             return None
-        from pipesmith.environments.resolve import pin_digest, told_between
+        from pipesmith.environments.definition import pin_digest
+        from pipesmith.environments.resolve import told_between
 
         environment = self.pipeline.environments[stage.environment]
         pin = self.lockfile.environments.get(environment.name)
@@ -597,7 +598,7 @@ class Beside:
 
             text = dockerfile_digest(environment, self.tree.source_id)
             return text, None if text is not None else Reason("environment", environment.name, None, None)
-        from pipesmith.environments.resolve import pin_digest
+        from pipesmith.environments.definition import pin_digest
 
         pin = self.lockfile.environments.get(environment.name)
         if pin is not None and pin.definition == self._definition(environment):

@@ -7,8 +7,8 @@ have a fingerprint too: equal ones at two commits mean that both must have the s
 from __future__ import annotations
 
 import os
+from _blake2 import blake2b
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from pipesmith.digest import Digest

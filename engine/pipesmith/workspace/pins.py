@@ -85,7 +85,7 @@ class Pins:
 
             text = dockerfile_digest(environment, self._session.tree.source_id)
             return text, None if text is not None else Reason("environment", environment.name, None, None)
-        from pipesmith.environments.resolve import pin_digest
+        from pipesmith.environments.definition import pin_digest
 
         pin = self.environment_pin(environment)
         if pin is not None:
@@ -107,7 +107,7 @@ class Pins:
     def _pin_of(self, name: str, digest: str) -> EnvironmentPin | None:
         """Return the pin that a digest stands for: of this build, the lockfile, the one of the checked-out commit, or
         what was ever built here."""
-        from pipesmith.environments.resolve import pin_digest
+        from pipesmith.environments.definition import pin_digest
 
         for known in (self.new_environments, self._session.lockfile.environments):
             if name in known and pin_digest(known[name]) == digest:
@@ -230,11 +230,11 @@ class Pins:
 
     def pin_datasets(self, names: Sequence[str], *, update: bool = False) -> None:
         """Pin the datasets that have no pin that holds. Raises UserError where a glob finds nothing."""
-        from pipesmith.data.datasets import pin
-
         for name in names:
             if not update and self.dataset_pin(name) is not None:
                 continue
+            from pipesmith.data.datasets import pin
+
             self.new_datasets[name] = pin(
                 self._session.pipeline.datasets[name],
                 self._session.pipeline.datastores,
