@@ -7,6 +7,7 @@ from urllib.parse import quote as expected
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from pipesmith.percent import query, quote
 
 

@@ -44,7 +44,7 @@ def _main(argv: list[str] | None) -> int:
 
     code = run(args)
     if argv is None:
-        _leave(code, at_once=not {"hooks", "status"}.isdisjoint(args))
+        _leave(code, at_once=not {"build", "hooks", "status"}.isdisjoint(args))
     return code
 
 

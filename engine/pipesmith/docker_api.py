@@ -11,8 +11,9 @@ import json
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from urllib.parse import quote, urlencode, urlsplit
 
+from pipesmith.percent import query as query_text
+from pipesmith.percent import quote
 from pipesmith.records import field, record
 
 TYPE_CHECKING = False
@@ -55,18 +56,21 @@ class Address:
 
     def connect(self) -> _Link:
         """Open a connection. Raises OSError."""
-        parts = urlsplit(self.url)
-        if parts.scheme == "ssh":
-            return _Ssh(parts.hostname or "", parts.username, parts.port)
-        if parts.scheme in ("unix", "http+unix"):
+        scheme, _, path = self.url.partition("://")
+        if scheme in ("unix", "http+unix"):
             plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             plain.settimeout(_TIMEOUT_S)
             try:
-                plain.connect(self.url.partition("://")[2])
+                plain.connect(path)
             except BaseException:
                 plain.close()
                 raise
             return _Link(plain)
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(self.url)
+        if parts.scheme == "ssh":
+            return _Ssh(parts.hostname or "", parts.username, parts.port)
         context = self._tls_context() if self.secure or parts.scheme == "https" else None
         port = parts.port or (2376 if self.secure else 2375)
         plain = socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT_S)
@@ -312,11 +316,17 @@ class DockerApi:
         """Return the paths that a container has changed in what its image and volumes gave it."""
         return [str(each["Path"]) for each in self._ask("GET", f"/containers/{container}/changes") or ()]
 
-    def events(self, container: str, since: float, until: float) -> list[dict[str, Any]]:
-        """Return what a daemon remembers of a container. since, until: seconds since the epoch, on its clock."""
+    def events(self, container: str, since: float, until: float) -> Iterator[dict[str, Any]]:
+        """Yield what a daemon remembers of a container, and what it tells of it until a time that is still to come.
+        since, until: seconds since the epoch, on its clock."""
         filters = json.dumps({"container": [container], "type": ["container"]})
         query = {"since": f"{since:.6f}", "until": f"{until:.6f}", "filters": filters}
-        return [json.loads(line) for line in self._drain(self._exchange("GET", "/events", query)).splitlines()]
+        held = b""
+        for data in self._body(self._exchange("GET", "/events", query, timeout_s=None), at_once=True):
+            *lines, held = (held + data).split(b"\n")
+            yield from (json.loads(line) for line in lines if line.strip())
+        if held.strip():
+            yield json.loads(held)
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, bytes]:
         """Run a command in a container that runs; return its exit code and what it said on stdout."""
@@ -395,7 +405,7 @@ class DockerApi:
             self._open()
         self._busy = True
         version = f"/v{self._address.version}" if self._address.version else ""
-        target = f"{version}{path}{'?' + urlencode(query) if query else ''}"
+        target = f"{version}{path}{'?' + query_text(query) if query else ''}"
         lines = [f"{method} {target} HTTP/1.1", "Host: docker", "User-Agent: pipesmith"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         whole = chunks if isinstance(chunks, bytes) else b""

@@ -12,10 +12,10 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from pipesmith.docker_api import Address, ConnectionLost, DaemonAnswer, DockerApi
 from pipesmith.errors import EnvironmentFailure, PipeError
+from pipesmith.records import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,28 +31,31 @@ class DaemonGone(EnvironmentFailure):
     """A daemon can't be reached, or went away."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DaemonInfo:
-    """What a daemon says of its machine. memory_bytes: of the whole machine. architecture: as `uname -m` has it."""
+    """What a daemon says of its machine. memory_bytes: of the whole machine. architecture: as `uname -m` has it. name:
+    the machine's. security: what it does to containers, such as `name=rootless`."""
 
     architecture: str
     cpus: int
     memory_bytes: int
+    name: str = ""
+    security: tuple[str, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
 class Daemon:
     """One daemon. compute: its name in pipeline.toml, for messages. url: None for the one that `docker` uses here. tls:
     absolute paths of `ca`, `cert` and `key`. Thread-safe: each thread borrows a connection of its own."""
 
-    compute: str
-    url: str | None = None
-    tls: Mapping[str, str] = field(default_factory=dict)
-    _idle: list[Any] = field(default_factory=list)
-    _idle_apis: list[DockerApi] = field(default_factory=list)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-    _address: Address | None = None
-    _info: DaemonInfo | None = None
+    def __init__(self, compute: str, url: str | None = None, tls: Mapping[str, str] | None = None) -> None:
+        self.compute = compute
+        self.url = url
+        self.tls = dict(tls or {})
+        self._idle: list[Any] = []
+        self._idle_apis: list[DockerApi] = []
+        self._guard = threading.Lock()
+        self._address: Address | None = None
+        self._info: DaemonInfo | None = None
 
     @property
     def title(self) -> str:
@@ -135,6 +138,16 @@ class Daemon:
                     _close(client)
 
     @property
+    def may_share(self) -> bool:
+        """Whether it most likely sees this machine's files as this process does: it is asked over a unix socket, its
+        machine has this one's name, and neither users are mapped nor files labelled. Raises DaemonGone."""
+        if not self._where().url.startswith("unix://"):
+            return False
+        info = self.info()
+        others = {"name=rootless", "name=userns", "name=selinux"}
+        return info.name == os.uname().nodename and others.isdisjoint(word.partition(",")[0] for word in info.security)
+
+    @property
     def reached(self) -> bool:
         """Whether it was asked already, and answered."""
         return self._info is not None
@@ -171,6 +184,8 @@ class Daemon:
             architecture=told.get("Architecture", ""),
             cpus=int(told.get("NCPU", 0)),
             memory_bytes=int(told.get("MemTotal", 0)),
+            name=told.get("Name", ""),
+            security=tuple(told.get("SecurityOptions") or ()),
         )
         return self._info
 

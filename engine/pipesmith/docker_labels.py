@@ -15,6 +15,7 @@ __all__ = [
     "HELPER",
     "OWNER",
     "RUN",
+    "SHARED",
     "STAGE",
     "is_left",
     "owner",
@@ -27,6 +28,7 @@ RUN = "pipesmith.run"
 STAGE = "pipesmith.stage"
 OWNER = "pipesmith.owner"  # `HOST PID MARK`: the process that looks after it
 GPUS = "pipesmith.gpus"  # of a container: the numbers of those that it was given
+SHARED = "pipesmith.shared"  # of a container: the folder of its pipe's machine that holds its workspace
 CONTENT = "pipesmith.content"  # of a volume: the name of what lies in it
 HELPER = "pipesmith-for-"  # how the names of containers begin that give access to an image or a volume
 

@@ -100,9 +100,12 @@ def _daemon(place: Path, *flags: str) -> None:
 
 
 def _started(place: Path, flags: tuple[str, ...]) -> bool:
+    apart = place / "machine"  # holds the name of the machine that it is to take this one for
+    name = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', apart.read_text()) if apart.exists() else ()
     with open(place / "log", "ab") as log:
         process = subprocess.Popen(
             [
+                *name,
                 shutil.which("dockerd", path=PATH) or "dockerd",
                 f"--data-root={place}/data",
                 f"--exec-root={place}/exec",
@@ -297,6 +300,19 @@ def revive(place: Path, *flags: str) -> None:
     # Without iptables: what is started now and then must not touch what the network of the others stands on.
     own = ("--bridge=pipetest2", "--cgroup-parent=/pipetest2", "--iptables=false", "--ip6tables=false")
     _daemon(place, *own, *flags)
+
+
+def move(place: Path, machine: str | None) -> None:
+    """Have the mortal daemon take its machine for another one, of this name; None: for this one."""
+    mark = place / "machine"
+    if (mark.read_text() if mark.exists() else None) == machine:
+        return
+    if machine is None:
+        mark.unlink()
+    else:
+        mark.write_text(machine)
+    end(place)
+    revive(place)
 
 
 def kill(place: Path) -> None:

@@ -6,9 +6,10 @@ import os
 import shutil
 from collections.abc import Iterable
 
-from pipesmith.build.place import Placer, remove
+from pipesmith.build.place import Placer
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.pipeline.model import Stage
+from pipesmith.store.removal import remove
 
 __all__ = ["Aside"]
 

@@ -103,6 +103,7 @@ class BuildContext:
     """Shared by all jobs of a build. emit is thread-safe. fresh_tree: a WorkTree that looks at everything anew.
     digest_now(path, algorithm): of what lies at a workspace path at this moment.
 
+    dirty(): whether the work tree differs from its commit; None where that is nobody's business.
     cold_s(stage, since): the seconds after a moment in which a stage's environment was being made.
     elsewhere: set where a commit is built in a place of its own; None in the workspace itself."""
 
@@ -123,6 +124,7 @@ class BuildContext:
     environment: Callable[[Stage], StageEnvironment]
     dataset_files: Callable[[str], Sequence[tuple[str, str]]]
     git: Mapping[str, Any] = field(default_factory=dict)
+    dirty: Callable[[], bool] | None = None
     user: str = ""
     host: str = ""
     elsewhere: Elsewhere | None = None

@@ -21,7 +21,7 @@ from pipesmith.build.keep import KeepFolder
 from pipesmith.build.live_log import LiveLog
 from pipesmith.build.lock_writer import LockWriter
 from pipesmith.build.overuse import overuse
-from pipesmith.build.place import Placer, make_writable, remove
+from pipesmith.build.place import Placer
 from pipesmith.errors import Cancelled, PipeError, StageError
 from pipesmith.events import StageOutput
 from pipesmith.executors.base import Attempt, JobResult
@@ -35,6 +35,7 @@ from pipesmith.records import record, replace
 from pipesmith.store.action_cache import ActionResult
 from pipesmith.store.modes import make_folders
 from pipesmith.store.object_store import ObjectDamaged, ObjectMissing
+from pipesmith.store.removal import make_writable, remove
 from pipesmith.verdict.expectations import broken_expectations
 from pipesmith.verdict.verdict import Seen, Verdict
 
@@ -77,6 +78,7 @@ class StageJob:
         self._attempt: Attempt | None = None
         self._cancelled = False
         self._guard = threading.Lock()
+        self._recorded: Callable[[], object] = lambda: None
 
     @property
     def key(self) -> str | None:
@@ -90,8 +92,10 @@ class StageJob:
             if self._attempt is not None:
                 self._attempt.cancel()
 
-    def execute(self, *, restore: bool) -> Outcome:
-        """Return how the stage ended; never raises."""
+    def execute(self, *, restore: bool, recorded: Callable[[], object]) -> Outcome:
+        """Return how the stage ended; never raises. recorded(): blocks until the run is recorded: no command is started
+        and nothing placed before; raises where that failed."""
+        self._recorded = recorded
         started = time.time()
         outcome = Outcome(
             stage=self._stage.name,
@@ -133,6 +137,7 @@ class StageJob:
         assert result is not None
         if self._verdict.broken:
             raise StageError("; ".join(self._verdict.broken), "change the stage, or its `expect`")
+        self._recorded()
         self._owe(result.outs)
         try:
             self._place(result.outs, result.metrics, restored=True)
@@ -191,6 +196,8 @@ class StageJob:
             outcome.gpus = self._gpus.ids
             for note in self._gpus.notes:
                 build.notice("warning", f"`{stage.name}`: {note}", stage=stage.name)
+        if stage.transfer is not None or not stage.sandbox:
+            self._recorded()  # they change the work tree at once
         if stage.transfer is not None:
             self._transfer(outcome, stage.transfer)
             return
@@ -312,7 +319,7 @@ class StageJob:
             with self._guard:
                 if self._cancelled:
                     return JobResult(exit_code=None, root=scratch, cancelled=True)
-                self._attempt = executor.submit(job, self._on_line)
+                self._attempt = executor.submit(job, self._on_line, self._recorded)
             meter = self._gpus.meter(build.run, stage.name) if self._gpus is not None else None
             result = self._attempt.wait()
             self._attempt = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
@@ -15,8 +13,9 @@ from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.store.kept import keep, kept
 from pipesmith.store.object_store import ObjectStore
+from pipesmith.store.removal import remove
 
-__all__ = ["PREFIX", "Placer", "check_inside", "make_writable", "remove", "remove_unfinished"]
+__all__ = ["PREFIX", "Placer", "check_inside", "remove_unfinished"]
 
 PREFIX = ".pipe-tmp-"
 _AT_FDCWD = -100
@@ -34,37 +33,6 @@ def check_inside(root: str, path: str) -> None:
             f"`{path.rstrip('/')}` leads out of the workspace, to `{real}`",
             "make the folder a real one, or name another path",
         )
-
-
-def remove(path: str) -> None:
-    """Remove a file, link or folder, read-only ones included; nothing there is fine."""
-    try:
-        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if not is_folder:
-        os.unlink(path)
-        return
-    try:
-        shutil.rmtree(path)
-    except PermissionError:
-        make_writable(path)
-        shutil.rmtree(path)
-
-
-def make_writable(folder: str) -> None:
-    """Let the owner list and change a folder and all folders below it, as far as that is allowed."""
-    waiting = [folder]
-    while waiting:
-        where = waiting.pop()
-        try:
-            mode = stat.S_IMODE(os.lstat(where).st_mode)
-            if mode & stat.S_IRWXU != stat.S_IRWXU:
-                os.chmod(where, mode | stat.S_IRWXU)
-            with os.scandir(where) as entries:
-                waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue
 
 
 def remove_unfinished(root: str, outputs: Iterable[str], guard: Callable[[], AbstractContextManager[None]]) -> None:
@@ -88,6 +56,8 @@ def _unfinished(folder: str) -> list[str]:
 
 def _exchange(one: str, other: str) -> bool:
     """Exchange two names in one step. False where the system or file system can't."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from pipesmith.build.context import BuildContext, Outcome
 from pipesmith.build.job import REJUDGE, JobRunner, StageJob
+from pipesmith.build.later import Later
 from pipesmith.build.limits import Grant, Limits
 from pipesmith.errors import PipeError
 from pipesmith.events import StageFinished, StageStarted, StageWaiting
@@ -30,7 +31,7 @@ class Scheduler:
     """Brings stages up to date. `run` blocks until all have ended; outcomes come in the order they ended.
 
     order: the wanted stages, topological. before: stage to the wanted stages that must end before it.
-    first: told once, before the first stage runs or is restored (the run is recorded then).
+    first: told once, before the first stage runs or is restored (the run is recorded then), while that is prepared.
     seconds: how long a stage took last time, for choosing the longest path first.
     """
 
@@ -72,7 +73,7 @@ class Scheduler:
         self._failed = False
         self._cancelled = False
         self._ending: set[str] | None = set()  # what runs and is to be ended; None: all
-        self._begun = False
+        self._recording: Later | None = None
         self._bugs: list[Exception] = []
         self.outcomes: dict[str, Outcome] = {}
 
@@ -117,6 +118,8 @@ class Scheduler:
                 self._skip_rest()
                 break
             self._await_one()
+        if self._recording is not None:
+            self._recording.result()
         if self._bugs:
             raise self._bugs[0]
 
@@ -267,9 +270,9 @@ class Scheduler:
         return any(earlier not in self.outcomes for earlier in self._before[stage.name])
 
     def _begin(self, stage: Stage, verdict: Verdict, grant: Grant) -> None:
-        if not self._begun:
-            self._begun = True
-            self._first()
+        if self._recording is None:
+            self._recording = Later(self._first, "record")
+        recorded = self._recording.result
         restore = verdict.state is State.RESTORABLE
         job = StageJob(self._runner, stage, verdict, grant.gpus, grant.node)
         self._running[stage.name] = (job, grant)
@@ -286,7 +289,7 @@ class Scheduler:
 
         def work() -> None:
             try:
-                outcome = job.execute(restore=restore)
+                outcome = job.execute(restore=restore, recorded=recorded)
             except Exception as error:  # a bug: the build ends with it instead of waiting for ever
                 self._bugs.append(error)
                 outcome = Outcome(stage=stage.name, status="failed", error=f"a bug of pipesmith: {error!r}")
@@ -307,6 +310,8 @@ class Scheduler:
                 if self._ending is None or name in self._ending:
                     job.cancel()
             return
+        if self._recording is not None and self._recording.failed is not None:
+            raise self._recording.failed  # nothing was started, and nothing will be
         name, outcome = ended
         _job, grant = self._running.pop(name)
         self._limits.release(grant)

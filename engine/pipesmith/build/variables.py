@@ -76,7 +76,7 @@ def context_document(
         "params": counting_params(stage, build.pipeline.params),
         "all_params": [key for key in _dotted(build.pipeline.params) if key not in counting],
         "resources": dict(stage.resources.raw),
-        "git": dict(build.git),
+        "git": {**build.git, **({"dirty": build.dirty()} if build.dirty is not None else {})},
         "workspace": workspace or (build.seen_at if stage.sandbox else build.root),
         "log": live_log,
         "artifacts": artifacts,

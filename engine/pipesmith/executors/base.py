@@ -186,8 +186,12 @@ class Executor(Protocol):
     def capacity(self) -> Capacity:
         """Return what the compute has. Raises EnvironmentFailure where it can't be reached."""
 
-    def submit(self, job: Job, on_line: Callable[[str, str], None]) -> Attempt:
-        """Start a job. on_line(stream, text): each line of its output, masked, from a thread of the executor's."""
+    def submit(
+        self, job: Job, on_line: Callable[[str, str], None], may_start: Callable[[], object] = lambda: None
+    ) -> Attempt:
+        """Start a job. on_line(stream, text): each line of its output, masked, from a thread of the executor's.
+        may_start(): asked when all is ready but the start of its command, by a thread of the executor's; blocks until
+        that may start, and raises a PipeError where it must not."""
 
     def close(self) -> None:
         """End what is left and free what is held."""

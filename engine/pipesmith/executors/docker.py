@@ -9,32 +9,41 @@ from __future__ import annotations
 
 import os
 import threading
+from _blake2 import blake2b
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipesmith.docker_api import DaemonAnswer, DockerApi
 from pipesmith.docker_client import Daemon, is_conflict, is_missing
-from pipesmith.docker_labels import CLONE, CONTENT, HELPER, OWNER, STAGE, owner_is_gone
+from pipesmith.docker_labels import CLONE, CONTENT, HELPER, OWNER, SHARED, STAGE, owner_is_gone
 from pipesmith.errors import EnvironmentFailure, PipeError
 from pipesmith.executors.base import Attempt, Capacity, Job
 from pipesmith.executors.docker_attempt import DockerAttempt
 from pipesmith.executors.docker_inputs import forget_volume
+from pipesmith.executors.docker_shared import PREFIX, SharedFolder
 
 __all__ = ["DockerExecutor", "DockerHost"]
 
 
-@dataclass(slots=True, eq=False)
 class DockerHost:
-    """One daemon of a compute. cpus, memory_bytes: what jobs may have of it together, None for all. gpus: ids. down:
-    why it can't be reached, None as long as it can."""
+    """One daemon of a compute. cpus, memory_bytes: what jobs may have of it together, None for all. gpus: ids. jobs:
+    those that it has. down: why it can't be reached, None as long as it can. shares: whether containers have their
+    workspace on this machine; None: not known yet."""
 
-    daemon: Daemon
-    cpus: float | None = None
-    memory_bytes: int | None = None
-    gpus: tuple[str, ...] = ()
-    jobs: list[Job] = field(default_factory=list)
-    down: EnvironmentFailure | None = None
+    def __init__(
+        self,
+        daemon: Daemon,
+        cpus: float | None = None,
+        memory_bytes: int | None = None,
+        gpus: tuple[str, ...] = (),
+    ) -> None:
+        self.daemon = daemon
+        self.cpus = cpus
+        self.memory_bytes = memory_bytes
+        self.gpus = gpus
+        self.jobs: list[Job] = []
+        self.down: EnvironmentFailure | None = None
+        self.shares: bool | None = None
 
     @property
     def name(self) -> str:
@@ -55,6 +64,12 @@ class DockerHost:
         return Capacity(
             cpus=self.cpus or float(info.cpus), memory_bytes=self.memory_bytes or info.memory_bytes, gpus=self.gpus
         )
+
+    def may_share(self) -> bool:
+        """Return whether a container may be tried that has its workspace on this machine."""
+        if self.shares is None:
+            self.shares = self.daemon.may_share
+        return self.shares
 
     def has_room(self, job: Job) -> bool:
         """Return whether a job fits beside those that run. One that would never fit is let through when it is alone."""
@@ -152,9 +167,11 @@ class DockerExecutor:
             gpus=max((each.gpus for each in found), key=len),
         )
 
-    def submit(self, job: Job, on_line: Callable[[str, str], None]) -> Attempt:
+    def submit(
+        self, job: Job, on_line: Callable[[str, str], None], may_start: Callable[[], object] = lambda: None
+    ) -> Attempt:
         """Start a job on a host that has room, as soon as one has. What goes wrong from here on its result tells."""
-        attempt = DockerAttempt(self, job, on_line)
+        attempt = DockerAttempt(self, job, on_line, may_start)
         with self._changed:
             if self._closed:
                 raise EnvironmentFailure(f"the compute `{self.name}` was closed")
@@ -236,8 +253,11 @@ class DockerExecutor:
             known = self._naming[image] = any(each.startswith("NVIDIA_VISIBLE_DEVICES=") for each in variables)
         return known
 
-    def remove_aside(self, daemon: Daemon, container: str, name: str) -> None:
-        """Remove a container while other things go on. name: its own, which is free once `await_removed` returns."""
+    def remove_aside(
+        self, daemon: Daemon, container: str, name: str, besides: Callable[[], object] = lambda: None
+    ) -> None:
+        """Remove a container, and what is its own besides, while other things go on. name: its own, which is free once
+        `await_removed` returns."""
         self._leaving[name] = gone = threading.Event()
 
         def work() -> None:
@@ -247,6 +267,7 @@ class DockerExecutor:
             except PipeError:
                 pass  # the next build that uses this daemon removes it
             finally:
+                besides()
                 self._leaving.pop(name, None)
                 gone.set()
 
@@ -285,13 +306,21 @@ class DockerExecutor:
                     self.said(
                         f"a container that an ended build left on {host.daemon.title} is removed: {labels[STAGE]}"
                     )
-                    api.remove_container(container["Id"])
+                    remove_left(api, container)
             drop_helpers(api)
 
 
 def containers_of(api: DockerApi, clone: str) -> list[dict[str, Any]]:
     """Return a workspace's containers on a daemon, ended ones too."""
     return api.containers({"label": [f"{CLONE}={clone}"]}, ended=True)
+
+
+def remove_left(api: DockerApi, container: dict[str, Any]) -> None:
+    """Remove a container that nobody will take up, with what it has of this machine."""
+    api.remove_container(container["Id"])
+    shared = container["Labels"].get(SHARED, "")
+    if os.path.basename(shared).startswith(PREFIX):
+        SharedFolder(shared).remove()
 
 
 def name_of(container: dict[str, Any]) -> str:
@@ -321,7 +350,7 @@ def drop_leftovers(daemon: Daemon, clone: str) -> tuple[int, int]:
     with daemon.api() as api:
         for container in containers_of(api, clone):
             if owner_is_gone(container["Labels"].get(OWNER, "")):
-                api.remove_container(container["Id"])
+                remove_left(api, container)
                 containers += 1
         containers += drop_helpers(api)
         for mark in api.volumes(CONTENT):
@@ -341,7 +370,6 @@ def clone_name(common_dir: str, prefix: str) -> str:
     """Return a name for a workspace of a clone that daemons which serve many machines can tell from others.
 
     common_dir: git's, which all worktrees share. prefix: the workspace's folder in the repository."""
-    from hashlib import blake2b
     from socket import gethostname
 
     text = f"{gethostname()}\0{os.path.realpath(common_dir)}\0{prefix}"

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from pipesmith.docker_api import DaemonAnswer, DockerApi
 from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict
-from pipesmith.docker_labels import CLONE, GPUS, OWNER, RUN, STAGE, is_left, owner
+from pipesmith.docker_labels import CLONE, GPUS, OWNER, RUN, SHARED, STAGE, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
-from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, JobResult, Mount, Usage
+from pipesmith.executors.base import FAR_WORKSPACE, Job, JobResult, Mount, Usage
 from pipesmith.executors.docker_gpus import ContainerGpus, FreeGpus, gpu_turn
 from pipesmith.executors.docker_inputs import Unit, ensure_volume, mountpoint, units_of
 from pipesmith.executors.docker_output import ContainerOutput
 from pipesmith.executors.docker_results import FAILED_LIMIT, ContainerResults, LiveSides
-from pipesmith.executors.docker_watch import ContainerLost, ContainerWatch, was_ended_from_outside
+from pipesmith.executors.docker_shared import SharedFolder, SharedResults
+from pipesmith.executors.docker_watch import PATIENCE_S, ContainerLost, ContainerWatch, was_ended_from_outside
 from pipesmith.executors.gpu import GpuUsage, gpus_text
 from pipesmith.executors.output import JobOutput
 from pipesmith.pipeline.units import size_text
-from pipesmith.tars import Parcel, pack
 
 if TYPE_CHECKING:
     from pipesmith.executors.docker import DockerExecutor, DockerHost
@@ -36,13 +36,24 @@ _GPU_S = 1.0  # how often one that waits for a GPU looks again
 _DISK_FULL = "no space left on device"
 
 
+class _NotShared(Exception):
+    """A daemon can't mount a folder of this machine's after all."""
+
+
 class DockerAttempt:
     """Made by DockerExecutor.submit; lives in a thread of its own."""
 
-    def __init__(self, executor: DockerExecutor, job: Job, on_line: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        executor: DockerExecutor,
+        job: Job,
+        on_line: Callable[[str, str], None],
+        may_start: Callable[[], object] = lambda: None,
+    ) -> None:
         self._executor = executor
         self._job = job
         self._on_line = on_line
+        self._may_start = may_start
         self._cancelled = threading.Event()
         self._result: JobResult | None = None
         self._thread = threading.Thread(target=self._live, name=f"container {job.stage}", daemon=True)
@@ -56,7 +67,8 @@ class DockerAttempt:
         self._cancelled_at = 0.0
         self._heard = 0.0  # when something last went there
         self._watch: ContainerWatch | None = None
-        self._results: ContainerResults | None = None
+        self._results: ContainerResults | SharedResults | None = None
+        self._shared: SharedFolder | None = None  # what its container has of this machine
         self._gpus: tuple[str, ...] = ()  # numbers of those of its host that it was given
         self._gpu: GpuUsage | None = None
         self._units: list[Unit] = []
@@ -174,7 +186,10 @@ class DockerAttempt:
         if self._host is None:
             raise Cancelled()
         try:
-            return self._on(self._host, self._output)
+            try:
+                return self._on(self._host, self._output)
+            except _NotShared:
+                return self._on(self._host, self._output)
         except DaemonGone as error:
             self._executor.went_away(self._host, error)
             raise
@@ -182,6 +197,8 @@ class DockerAttempt:
             self._executor.went_away(self._host, error, self._name)
             raise
         finally:
+            if not self._lost:
+                self._share_no_more()
             self._executor.give_host(self._host, job)
 
     def _on(self, host: DockerHost, said: JobOutput) -> dict[str, Any]:
@@ -202,6 +219,7 @@ class DockerAttempt:
                 with daemon.api() as api:
                     self._fill(api, container)
                     following()
+                    self._may_start()
                     self._start(api, container)
             told = self._followed(daemon, container, output)
             return told
@@ -209,28 +227,41 @@ class DockerAttempt:
             self._lost = True
             raise
         finally:
-            if told.get("exit") == 0 and not self._lost:
-                self._executor.remove_aside(daemon, container, self._name)
+            if told.get("exit") == 0 and not (told.get("problem") or self._lost):
+                shared, self._shared = self._shared, None
+                self._executor.remove_aside(
+                    daemon, container, self._name, besides=shared.remove if shared is not None else lambda: None
+                )
             elif not self._lost:  # another try may want its name
-                _drop(daemon, container)
+                patient = "exit" in told and not self._cancelled.is_set()  # its daemon may just be started anew
+                _drop(daemon, container, patience_s=PATIENCE_S if patient else 0.0)
 
     @contextmanager
     def prepared(self, host: DockerHost) -> Iterator[str]:
         """Give a container with all that the job is given, for others to start; it is removed at the end."""
         daemon = host.daemon
-        with daemon.api() as api:
-            container = self._made(api, host)
+        self._host = host
         try:
             with daemon.api() as api:
-                self._fill(api, container)
-            yield container
-            ContainerResults(daemon=daemon, container=container, job=self._job, stop=lambda: False).bring_sides()
+                container = self._made(api, host)
+            try:
+                with daemon.api() as api:
+                    self._fill(api, container)
+                yield container
+                self._results_of(daemon, container, stop=lambda: False).bring_sides()
+            finally:
+                _drop(daemon, container)
         finally:
-            _drop(daemon, container)
+            self._share_no_more()
+
+    def _share_no_more(self) -> None:
+        if self._shared is not None:
+            self._shared.remove()
+            self._shared = None
 
     def _followed(self, daemon: Daemon, container: str, output: ContainerOutput) -> dict[str, Any]:
         """Wait for the end of a container that runs, and bring back what it made."""
-        live = LiveSides(container, self._job.sides)
+        live = LiveSides(container, self._job.sides, self._shared)
         gpus = ContainerGpus(container, self._gpus)
 
         def sampled(api: DockerApi) -> None:
@@ -245,11 +276,8 @@ class DockerAttempt:
             live.close()
             self._gpu = gpus.usage(time.monotonic() - self._began)
         self._finish(output)
-        self._results = results = ContainerResults(
-            daemon=daemon,
-            container=container,
-            job=self._job,
-            stop=lambda: self._cancelled.is_set() and not told.get("cancelled"),
+        self._results = results = self._results_of(
+            daemon, container, stop=lambda: self._cancelled.is_set() and not told.get("cancelled")
         )
         results.bring_sides()
         if told.get("cancelled"):
@@ -261,6 +289,11 @@ class DockerAttempt:
         if failed or (told["problem"] and self._job.last):
             self._bring_sandbox(results)
         return told
+
+    def _results_of(self, daemon: Daemon, container: str, stop: Callable[[], bool]) -> ContainerResults | SharedResults:
+        if self._shared is not None:
+            return SharedResults(self._shared, self._job, self._units)
+        return ContainerResults(daemon=daemon, container=container, job=self._job, stop=stop)
 
     def _finish(self, output: ContainerOutput) -> None:
         try:
@@ -275,10 +308,9 @@ class DockerAttempt:
                 raise
             self._executor.said(f"the log of `{self._job.stage}` is not whole: {text}")
 
-    def _bring_sandbox(self, results: ContainerResults) -> None:
-        units, _copied = units_of(self._job.layout, lambda _path: "")
+    def _bring_sandbox(self, results: ContainerResults | SharedResults) -> None:
         try:
-            left_out = results.bring_sandbox([unit.path for unit in units])
+            left_out = results.bring_sandbox([unit.path for unit in self._units])
         except Cancelled:
             raise
         except Exception as error:
@@ -311,6 +343,12 @@ class DockerAttempt:
                 f"a container of another build has the name `{self._name}`", f"`docker rm -f {self._name}`"
             )
         self._gpus = tuple(number for number in found["Config"]["Labels"].get(GPUS, "").split(",") if number)
+        self._units, self._copied = units_of(self._job.layout, lambda _path: "")
+        shared = found["Config"]["Labels"].get(SHARED)
+        if shared:
+            self._shared = SharedFolder(shared)
+            if not self._shared.is_there:  # somebody has removed what it would be taken up for
+                state = {"Status": "lost"}
         if state["Status"] in ("running", "paused"):
             return container
         if state["Status"] == "exited" and not was_ended_from_outside(state):
@@ -322,6 +360,7 @@ class DockerAttempt:
             )
         api.remove_container(container)
         self._gpus = ()
+        self._share_no_more()
         return None
 
     def _made(self, api: DockerApi, host: DockerHost) -> str:
@@ -349,6 +388,9 @@ class DockerAttempt:
             mounts += _mounts(f"{FAR_WORKSPACE}/{unit.path}", volume, mountpoint(api, daemon, volume))
         if self._cancelled.is_set():
             raise Cancelled()
+        if host.may_share():
+            self._shared = SharedFolder.for_job(job)
+            self._shared.fill(job, self._units, self._copied, self._is_not_wanted)
         if not job.gpu_count:
             return self._without_gpus(api, image, mounts)
         waits = ""
@@ -359,7 +401,7 @@ class DockerAttempt:
                     gpus = FreeGpus(api, host.gpus)
                     if len(gpus.free) >= job.gpu_count:
                         self._gpus = tuple(sorted(gpus.free[: job.gpu_count], key=host.gpus.index))
-                        return self._created(api, self._settings(image, mounts))
+                        return self._created(api, image, mounts)
             held = f", held by `{'`, `'.join(gpus.holders)}`" if gpus.holders else ""
             if job.interactive:
                 asks = f"`{job.stage}` asks for {gpus_text(job.gpu_count)}{held}"
@@ -373,23 +415,38 @@ class DockerAttempt:
                 raise Cancelled()
 
     def _without_gpus(self, api: DockerApi, image: str, mounts: list[Any]) -> str:
-        return self._created(api, self._settings(image, mounts, hidden=self._executor.names_gpus(api, image)))
+        return self._created(api, image, mounts, hidden=self._executor.names_gpus(api, image))
 
-    def _created(self, api: DockerApi, settings: dict[str, Any]) -> str:
-        try:
-            return api.create_container(settings, self._name if self._job.key else None)
-        except DaemonAnswer as error:
-            if not is_conflict(error):
-                raise
-            raise EnvironmentFailure(
-                f"a container named `{self._name}` is there already", f"`docker rm -f {self._name}`"
-            ) from None
+    def _created(self, api: DockerApi, image: str, mounts: list[Any], *, hidden: bool = False) -> str:
+        """hidden: its image asks NVIDIA's container runtime for GPUs, which it must not have."""
+        name = self._name if self._job.key else None
+        while True:
+            try:
+                return api.create_container(self._settings(image, mounts, hidden=hidden), name)
+            except DaemonAnswer as error:
+                if self._is_not_shared(error.text):
+                    continue
+                if not is_conflict(error):
+                    raise
+                raise EnvironmentFailure(
+                    f"a container named `{self._name}` is there already", f"`docker rm -f {self._name}`"
+                ) from None
+
+    def _is_not_shared(self, answer: str) -> bool:
+        """Return whether a daemon says that it does not see the folder of this machine's; it is given none then."""
+        if self._shared is None or self._shared.path not in answer or self._host is None:
+            return False
+        self._host.shares = False
+        self._share_no_more()
+        return True
 
     def _fill(self, api: DockerApi, container: str) -> None:
-        """Give a container what it gets besides inputs."""
-        paths = [unit.path for unit in self._units]
-        parcels = [*_parcels(self._job, paths), *(_copied(mount) for mount in self._copied)]
-        api.put(container, "/", self._sent(pack(parcels, os.getuid(), os.getgid())))
+        """Give a container what it gets besides inputs, unless that lies here."""
+        if self._shared is not None:
+            return
+        from pipesmith.executors.docker_parcels import packed
+
+        api.put(container, "/", self._sent(packed(self._job, self._units, self._copied)))
 
     def _sent(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -402,14 +459,16 @@ class DockerAttempt:
         self._heard = time.monotonic()
         return self._cancelled.is_set()
 
-    def _settings(self, image: str, mounts: list[Any], *, hidden: bool = False) -> dict[str, Any]:
-        """hidden: its image asks NVIDIA's container runtime for GPUs, which it must not have."""
+    def _settings(self, image: str, mounts: list[Any], *, hidden: bool) -> dict[str, Any]:
         job, gpus = self._job, self._gpus
         env = {**job.env, "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index, _gpu in enumerate(gpus))}
         labels = {CLONE: self._executor.clone, RUN: job.run, STAGE: job.stage, OWNER: owner()}
         if hidden:
             env["NVIDIA_VISIBLE_DEVICES"] = "void"
-        limits: dict[str, Any] = {"Mounts": mounts, "Init": True}
+        shared = self._shared
+        if shared is not None:
+            labels[SHARED] = shared.path
+        limits: dict[str, Any] = {"Mounts": [*(shared.mounts() if shared is not None else ()), *mounts], "Init": True}
         if job.cpus:
             limits["NanoCpus"] = int(job.cpus * 1e9)
         if job.memory_bytes:
@@ -437,6 +496,8 @@ class DockerAttempt:
             text = self._refusal(error)
             if text is None:
                 raise
+            if self._is_not_shared(text):
+                raise _NotShared from None
             if "could not select device driver" in text:
                 raise EnvironmentFailure(
                     f"its Docker daemon can't give it a GPU: install NVIDIA's container toolkit there ({text})"
@@ -454,32 +515,18 @@ def _fault(error: Exception) -> str:
     return f"its container failed: {error!r}"
 
 
-def _drop(daemon: Daemon, container: str) -> None:
-    """Remove a container; where its daemon is gone it stays, for the next build to find."""
-    try:
-        with daemon.api() as api:
-            api.remove_container(container)
-    except DaemonGone:
-        pass
-
-
-def _parcels(job: Job, units: list[str]) -> list[Parcel]:
-    """Return what a container is given, besides inputs: source, folders, and what lies beside the workspace."""
-    layout = job.layout
-    found = [Parcel(None, place) for place in (FAR_WORKSPACE, FAR_SIDE, FAR_HOME, FAR_TMPDIR)]
-    found += [Parcel(mount.origin, f"{FAR_WORKSPACE}/{mount.path}") for mount in layout.mounts if mount.copy]
-    folders = {os.path.normpath(folder) for folder in layout.folders}
-    folders |= {os.path.dirname(os.path.normpath(output.path)) for output in layout.outputs}
-    folders |= {os.path.dirname(unit) for unit in units}
-    found += [Parcel(None, f"{FAR_WORKSPACE}/{folder}") for folder in sorted(folders) if folder not in ("", ".")]
-    for side in job.sides:
-        if os.path.lexists(side.origin):
-            found.append(Parcel(side.origin, side.place))
-    return found
-
-
-def _copied(mount: Any) -> Parcel:
-    return Parcel(mount.origin, f"{FAR_WORKSPACE}/{os.path.normpath(mount.path)}", read_only=True)
+def _drop(daemon: Daemon, container: str, *, patience_s: float = 0.0) -> None:
+    """Remove a container; where its daemon is gone, and does not come back in time, it stays for the next build."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            with daemon.api() as api:
+                api.remove_container(container)
+            return
+        except DaemonGone:
+            if time.monotonic() >= until:
+                return
+            time.sleep(_WAKE_S)
 
 
 def _mounts(place: str, volume: str, lies: str) -> list[dict[str, Any]]:

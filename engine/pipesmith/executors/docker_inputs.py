@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from _blake2 import blake2b
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 
 from pipesmith.docker_api import DaemonAnswer, DockerApi
 from pipesmith.docker_client import Daemon, DaemonGone, is_conflict, is_missing
@@ -19,7 +19,6 @@ from pipesmith.docker_labels import CONTENT, HELPER, OWNER, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
 from pipesmith.records import record
-from pipesmith.tars import Parcel, pack
 
 __all__ = ["Unit", "ensure_volume", "forget_volume", "mountpoint", "units_of"]
 
@@ -136,9 +135,14 @@ def _fill(
     digest: Callable[[str], str | None],
     stop: Callable[[], bool],
 ) -> None:
+    from pipesmith.tars import Parcel, pack
+
     if api.volume(f"{name}-whole") is not None:
         return  # another process was quicker
-    api.put(holder, _DATA, _checked(pack(_parcels(unit), os.getuid(), os.getgid()), stop))
+    parcels = [
+        Parcel(origin, f"data/{below}" if below else "data", read_only=True) for below, origin, _ in unit.entries
+    ]
+    api.put(holder, _DATA, _checked(pack(parcels, os.getuid(), os.getgid()), stop))
     for below, origin, known in unit.entries:
         if digest(origin) != known:
             raise StageError(f"input `{os.path.join(unit.path, below)}` changed while it was sent", "build again")
@@ -164,11 +168,6 @@ def forget_volume(api: DockerApi, name: str) -> None:
         except DaemonAnswer as error:
             if not (is_missing(error) or is_conflict(error)):  # in use: another one has taken it up
                 raise
-
-
-def _parcels(unit: Unit) -> Iterator[Parcel]:
-    for below, origin, _digest in unit.entries:
-        yield Parcel(origin, f"data/{below}" if below else "data", read_only=True)
 
 
 def _checked(chunks: Iterator[bytes], stop: Callable[[], bool]) -> Iterator[bytes]:

@@ -7,7 +7,6 @@ when it does not come back, or this machine has no room, the container is left f
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -17,9 +16,10 @@ from pipesmith.docker_api import DockerApi
 from pipesmith.docker_client import Daemon, DaemonGone
 from pipesmith.errors import Cancelled, PipeError
 from pipesmith.executors.base import FAR_WORKSPACE, Job, Side
+from pipesmith.executors.docker_shared import SharedFolder
 from pipesmith.executors.docker_watch import PATIENCE_S, ContainerLost
 from pipesmith.records import field, record
-from pipesmith.tars import CutShort, unpack
+from pipesmith.store.removal import remove
 
 __all__ = ["FAILED_LIMIT", "ContainerResults", "LiveSides"]
 
@@ -98,6 +98,8 @@ class ContainerResults:
         """Bring back what lies at a path; return whether anything did.
 
         Raises ContainerLost where the daemon went away for good, or the disk here is full; Cancelled."""
+        from pipesmith.tars import CutShort
+
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -141,16 +143,18 @@ class ContainerResults:
             try:
                 _fetch(api, self.container, path, place, counted)
             except _TooMuch:
-                _remove(place)
+                remove(place)
                 raise
         return count
 
 
 class LiveSides:
-    """What a job logs beside its workspace, brought back while it runs."""
+    """What a job logs beside its workspace, brought back while it runs. shared: the folder of this machine's that its
+    container has, if it has one."""
 
-    def __init__(self, container: str, sides: tuple[Side, ...]) -> None:
+    def __init__(self, container: str, sides: tuple[Side, ...], shared: SharedFolder | None) -> None:
         self._container = container
+        self._shared = shared
         self._sides = [side for side in sides if side.live]
         self._known: dict[str, str | None] = {}
         self._not_before = 0.0
@@ -168,7 +172,7 @@ class LiveSides:
         if now < self._not_before:
             return
         for side in self._sides:
-            stamp = api.stamp(self._container, side.place)
+            stamp = self._shared.stamp(side.place) if self._shared else api.stamp(self._container, side.place)
             if stamp is None or stamp == self._known.get(side.place):
                 continue
             try:
@@ -181,7 +185,11 @@ class LiveSides:
     def _bring(self, api: DockerApi, side: Side) -> None:
         with tempfile.TemporaryDirectory(prefix=".part-", dir=os.path.dirname(side.origin)) as scratch:
             place = os.path.join(scratch, "new")
-            if not _fetch(api, self._container, side.place, place, iter):
+            if self._shared is not None:
+                found = self._shared.copy(side.place, place)
+            else:
+                found = _fetch(api, self._container, side.place, place, iter)
+            if not found:
                 return
             with self._guard:
                 if not self._closed:
@@ -214,6 +222,8 @@ def _fetch(
     """Unpack what lies at a path in a container in place of what is at `place`; False where nothing lies there.
 
     taken: through which the bytes go. Raises _Unwritable where this machine is what fails."""
+    from pipesmith.tars import unpack
+
     chunks = api.get(container, path)
     if chunks is None:
         return False
@@ -227,17 +237,10 @@ def _fetch(
             raise
 
     try:
-        _remove(place)
+        remove(place)
         unpack(taken(watched()), place)
     except OSError as error:
         if broken:
             raise broken[0] from None
         raise _Unwritable(error.filename or place, error.strerror or str(error)) from None
     return True
-
-
-def _remove(place: str) -> None:
-    if os.path.isdir(place) and not os.path.islink(place):
-        shutil.rmtree(place)
-    elif os.path.lexists(place):
-        os.unlink(place)

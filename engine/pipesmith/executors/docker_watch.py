@@ -174,10 +174,20 @@ class ContainerWatch:
         return f"the Docker daemon of {self._daemon.title} went away while it ran, and ended it"
 
     def _remembered(self, after_s: float) -> set[str]:
-        """Return the names of the events that its daemon remembers, from its start to a moment after its end."""
+        """Return the names of the events that its daemon remembers, from its start to its end, which it tells a moment
+        later."""
         since, until = (_seconds(self._ended[key]) for key in ("StartedAt", "FinishedAt"))
-        found = self._patiently(lambda api: api.events(self._container, since - 1, until + after_s))
-        return {str(each.get("status")) for each in found}
+
+        def told(api: DockerApi) -> set[str]:
+            names = set()
+            for event in api.events(self._container, since - 1, until + after_s):
+                names.add(str(event.get("status")))
+                if "die" in names:
+                    break  # what follows tells nothing more, and would be waited for
+            return names
+
+        found: set[str] = self._patiently(told)
+        return found
 
     def _sample(self, done: threading.Event) -> None:
         """Note what it uses, until it has ended: often at first, so that little of a short one goes unseen. Of one that

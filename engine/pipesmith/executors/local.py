@@ -83,14 +83,18 @@ class LocalExecutor:
         """Return this machine's CPUs and memory. GPUs are given out by `gpus.GpuPool`."""
         return machine_capacity()
 
-    def submit(self, job: Job, on_line: Callable[[str, str], None]) -> Attempt:
+    def submit(
+        self, job: Job, on_line: Callable[[str, str], None], may_start: Callable[[], object] = lambda: None
+    ) -> Attempt:
         """Start a job. What goes wrong from here on is told by its result."""
         self.start()
         with self._guard:
             self._next += 1
             attempt = LocalAttempt(self._next, job, self._ask_to_end)
             self._attempts[attempt.number] = attempt
-        threading.Thread(target=self._begin, args=(attempt, on_line), name=f"start {job.stage}", daemon=True).start()
+        threading.Thread(
+            target=self._begin, args=(attempt, on_line, may_start), name=f"start {job.stage}", daemon=True
+        ).start()
         return attempt
 
     def run_interactive(self, job: Job) -> int:
@@ -138,12 +142,15 @@ class LocalExecutor:
 
     # -- starting a job -----------------------------------------------------------------------------------------------
 
-    def _begin(self, attempt: LocalAttempt, on_line: Callable[[str, str], None]) -> None:
+    def _begin(
+        self, attempt: LocalAttempt, on_line: Callable[[str, str], None], may_start: Callable[[], object]
+    ) -> None:
         """Make the sandbox and hand the job to the supervisor."""
         try:
             found = self.probe()
             request = self._request(attempt, found)
             attempt.open_output(on_line)
+            may_start()
             self._hand_over(attempt, request)
         except Cancelled:
             self._drop(attempt, {"cancelled": True})

@@ -12,6 +12,7 @@ __all__ = ["open_up", "remove_leftovers"]
 
 _OURS = ("stage-", "object-", "index-", "probe-", "logs-")
 _WEEK_S = 7 * 86_400.0
+_MONTH_S = 30 * 86_400.0
 
 
 def remove_leftovers(pipe_dir: str, older_than: float, *, live: bool) -> None:
@@ -36,6 +37,8 @@ def remove_leftovers(pipe_dir: str, older_than: float, *, live: bool) -> None:
             _remove(os.path.join(tmp, name), older_than)
         elif name.startswith("shell-"):  # a person may sit in it
             _remove(os.path.join(tmp, name), older_than - _WEEK_S)
+        elif name.startswith("container-"):  # of a container that may still run, its pipe being gone
+            _remove(os.path.join(tmp, name), older_than - _MONTH_S)
 
 
 def _names(folder: str) -> list[str]:

@@ -24,7 +24,6 @@ from pipesmith.retention.places import sweep_places
 from pipesmith.store.locks import CACHE
 from pipesmith.store.modes import make_folders, prepare
 from pipesmith.verdict.expectations import unknown_revisions
-from pipesmith.verdict.verdict import State
 from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.pins import user_and_host
 from pipesmith.workspace.plan import BuildOptions, Plan, make_plan, planned_result
@@ -196,11 +195,13 @@ class _Build:
         session, workspace = plan.session, self.workspace
         session.computes.said = self.notice
         session.cold.listener = self.listener
+        session.computes.look_ahead(plan.to_run)
+        user, host = user_and_host()
+        recorder = Recorder(session, self.run_id, self.options, user=user, host=host, notice=self.notice)
         local = LocalExecutor(workspace.pipe_dir, os.environ.get("PIPE_SANDBOX", "auto"))
         try:
-            local.start()
-            user, host = user_and_host()
-            recorder = Recorder(session, self.run_id, self.options, user=user, host=host, notice=self.notice)
+            if any(session.pipeline.computes[stage.compute].kind == "local" for stage in plan.to_run):
+                local.start()  # now: it takes a moment until it is ready
             context = context_of(plan, self.options, local, recorder, self.listener, self.notice)
             lock = LockKeeper(session)
             runner = runner_of(context, session, lock)
@@ -243,6 +244,7 @@ class _Build:
                 stages=tuple(_stage_result(outcome) for outcome in told),
             )
         finally:
+            recorder.settle()
             session.computes.close()
             local.close()
 
@@ -274,8 +276,7 @@ class _Build:
                 ) from None
 
     def _announce(self, plan: Plan, seconds: Mapping[str, float]) -> None:
-        verdicts = plan.verdicts
-        to_run = {n: seconds.get(n) for n in plan.wanted if verdicts[n].state in (State.STALE, State.PENDING)}
+        to_run = {stage.name: seconds.get(stage.name) for stage in plan.to_run}
         self.listener(BuildStarted(time=time.time(), run=self.run_id, total=len(plan.wanted), to_run=to_run))
 
     def _finish(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipesmith.build.later import Later
 from pipesmith.docker_client import Daemon, DaemonGone
 from pipesmith.docker_labels import used_by_jobs
 from pipesmith.errors import ConfigError, EnvironmentFailure, Finding, PipeError, UserError
@@ -173,6 +174,13 @@ class Computes:
             cpus=found.cpus if cpus is None else min(found.cpus, cpus),
             memory_bytes=min(filter(None, (found.memory_bytes, memory)), default=None),
         )
+
+    def look_ahead(self, stages: Iterable[Stage]) -> None:
+        """Begin to ask the daemons of stages that are to run, whose answers are wanted soon."""
+        computes = self.session.pipeline.computes
+        for name in {stage.compute for stage in stages if computes[stage.compute].kind == "docker"}:
+            Later(self.docker(computes[name]).reachable, f"look ahead {name}")
+            _ = self._images  # imported while that is on its way
 
     def capacities(self, stages: Iterable[Stage]) -> dict[str, Capacity]:
         """Return what the computes of stages that are to run have.

@@ -72,6 +72,12 @@ class Plan:
         return tuple(self.session.pipeline.stages[name] for name in self.wanted)
 
     @property
+    def to_run(self) -> tuple[Stage, ...]:
+        """The stages that run, unless those before them make what was there already."""
+        may_run = (State.STALE, State.PENDING)
+        return tuple(stage for stage in self.stages if self.verdicts[stage.name].state in may_run)
+
+    @property
     def all_fresh(self) -> bool:
         """Whether no stage has anything to do, and every expectation is met."""
         return all(verdict.fresh and not verdict.broken for verdict in self.verdicts.values())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from _blake2 import blake2b
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from pipesmith import __version__
 from pipesmith.build.context import Outcome
+from pipesmith.build.later import Later
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.executors.output import usable_secrets
 from pipesmith.fingerprint.pipeignore import NAME, PipeIgnore
@@ -27,7 +27,8 @@ __all__ = ["Recorder", "snapshot_of"]
 
 
 class Recorder:
-    """Records one build. begun: whether anything was run or restored, so that there is a run at all."""
+    """Records one build. begun: whether anything was run or restored, so that there is a run at all. dirty(): whether
+    the work tree differs from its commit. Git is asked for that, and for the snapshot, at once: stages wait for it."""
 
     def __init__(
         self, session: Session, run: str, options: BuildOptions, *, user: str, host: str, notice: Callable[..., None]
@@ -54,39 +55,47 @@ class Recorder:
             experiment=place.experiment if place is not None else None,
             commit=place.commit if place is not None else repo.head(),
             branch=place.branch if place is not None else repo.branch(),
+            remote=repo.remote_url(),
         )
+        self._asked = Later(self._is_dirty, "git status")
+        self.dirty: Callable[[], bool] = self._asked.result
+        self._snapshot = Later(self._take, "snapshot")
         self.git: dict[str, Any] = {
             "commit": self.record.commit,
             "branch": self.record.branch,
             "workspace": session.workspace.prefix,
+            "remote": self.record.remote,
         }
 
-    def begin(self) -> None:
-        """Make the snapshot and the record, before the first stage starts."""
-        self.begun = True
-        repo, place, record = self._session.workspace.repo, self._session.workspace.place, self.record
-        record.remote = repo.remote_url()
-        dirty: list[bool] = []  # git is asked for both at once: a stage waits for the answers
-        asking = threading.Thread(
-            target=lambda: dirty.append(place.dirty if place is not None else repo.is_dirty()), name="git status"
-        )
-        asking.start()
+    def _is_dirty(self) -> bool:
+        workspace = self._session.workspace
         try:
-            try:
-                if place is not None:
-                    self._tree, record.left_out = place.tree, dict(place.left_out)
-                else:
-                    self._tree, record.left_out = snapshot_of(self._session)
-                record.snapshot = self._tree
-            finally:
-                asking.join()
-                record.dirty = dirty[0] if dirty else True
-                self.git |= {"dirty": record.dirty, "remote": record.remote}
+            return workspace.place.dirty if workspace.place is not None else workspace.repo.is_dirty()
+        except (EnvironmentFailure, OSError):
+            return True  # as where git can't say
+
+    def _take(self) -> tuple[str, dict[str, str]]:
+        place = self._session.workspace.place
+        return (place.tree, dict(place.left_out)) if place is not None else snapshot_of(self._session)
+
+    def begin(self) -> None:
+        """Make the record, with the snapshot, before the first stage starts."""
+        self.begun = True
+        record = self.record
+        try:
+            self._tree, record.left_out = self._snapshot.result()
+            record.snapshot, record.dirty = self._tree, self.dirty()
             self._session.workspace.run_store.write(record, self._tree)
         except (EnvironmentFailure, OSError) as error:
             self._tree = record.snapshot = None
+            record.dirty = self.dirty()
             self._notice(f"no snapshot of this run: {error}", level="warning")
             self._session.workspace.run_store.write(record, None)
+
+    def settle(self) -> None:
+        """Wait until git was asked, of a build that nothing came of."""
+        for later in (self._asked, self._snapshot):
+            later.wait()
 
     def _masked(self, text: str) -> str:
         for secret in self._secrets:

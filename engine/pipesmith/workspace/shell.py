@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pipesmith.build.context import BuildContext, Choices
 from pipesmith.build.keep import KeepFolder
-from pipesmith.build.place import remove
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
 from pipesmith.build.variables import stage_variables, write_context
@@ -20,6 +19,7 @@ from pipesmith.executors.local import LocalExecutor
 from pipesmith.pipeline.graph import upstream
 from pipesmith.records import replace
 from pipesmith.store.modes import make_folders
+from pipesmith.store.removal import remove
 from pipesmith.workspace.preflight import preflight, preflight_gpus
 from pipesmith.workspace.session import select_stages
 from pipesmith.workspace.wiring import session_context

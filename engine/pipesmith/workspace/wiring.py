@@ -14,7 +14,6 @@ from pipesmith.build.place import Placer
 from pipesmith.digest import Digest
 from pipesmith.events import Event
 from pipesmith.executors.local import LocalExecutor
-from pipesmith.verdict.verdict import State
 from pipesmith.workspace.lock_keeper import LockKeeper
 from pipesmith.workspace.plan import BuildOptions, Plan
 from pipesmith.workspace.recording import Recorder
@@ -49,6 +48,7 @@ def context_of(
         ),
         listener=listener,
         git=recorder.git,
+        dirty=recorder.dirty,
         user=recorder.record.user,
         host=recorder.record.host,
         elsewhere=_elsewhere(session, run),
@@ -114,10 +114,9 @@ def runner_of(context: BuildContext, session: Session, lock: LockKeeper) -> JobR
 def limits_of(plan: Plan, context: BuildContext, local: LocalExecutor) -> Limits:
     """Return what may run at once."""
     computes = plan.session.pipeline.computes
-    to_run = [stage for stage in plan.stages if plan.verdicts[stage.name].state in (State.STALE, State.PENDING)]
     return Limits(
         context.choices.jobs,
-        plan.session.computes.capacities(to_run),
+        plan.session.computes.capacities(plan.to_run),
         {name: "local" for name, compute in computes.items() if compute.kind == "local"},
         {name: compute.max_jobs for name, compute in computes.items()},
         plan.session.workspace.locks,

@@ -98,7 +98,7 @@ def place_of(kind: str) -> Place:
     return Place(kind, _docker('host = "ssh://gpubox"'), daemon=ssh.parent / "tls")
 
 
-@pytest.fixture(params=["namespaces", "copies", "docker"])
+@pytest.fixture(params=["namespaces", "copies", "docker", "docker-tls"])
 def place(request: pytest.FixtureRequest, repo: Any) -> Place:
     """Each executor, by its own sandbox."""
     return prepared(place_of(request.param), repo)
@@ -135,6 +135,12 @@ def far_place(request: pytest.FixtureRequest, repo: Any) -> Place:
     return prepared(place_of(request.param), repo)
 
 
+@pytest.fixture(params=["docker", "docker-tls"])
+def container_place(request: pytest.FixtureRequest, repo: Any) -> Place:
+    """A daemon that shares files with this machine, and one that does not."""
+    return prepared(place_of(request.param), repo)
+
+
 @pytest.fixture
 def docker_place(repo: Any) -> Place:
     return prepared(place_of("docker"), repo)
@@ -145,13 +151,15 @@ def tls_place(repo: Any) -> Place:
     return prepared(place_of("docker-tls"), repo)
 
 
-@pytest.fixture
-def mortal_place(repo: Any) -> Iterator[Place]:
-    """A daemon for this test alone, on a small disk, which it may kill; it is alive again afterwards."""
+@pytest.fixture(params=["near", "elsewhere"])
+def mortal_place(request: pytest.FixtureRequest, repo: Any) -> Iterator[Place]:
+    """A daemon for this test alone, on a small disk, which it may kill; it is alive again afterwards. Elsewhere: it
+    takes its machine for another one, with which no files are shared."""
     place = prepared(place_of("docker-mortal"), repo)
     assert place.daemon is not None
     with open(f"{place.daemon}.alone", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        docker_services.move(place.daemon, "elsewhere" if request.param == "elsewhere" else None)
         yield place
         if subprocess.run(
             ["docker", "-H", f"unix://{place.daemon}/docker.sock", "version"], capture_output=True
@@ -159,6 +167,8 @@ def mortal_place(repo: Any) -> Iterator[Place]:
             docker_services.revive(place.daemon)
         if left := place.docker("ps", "-aq").split():
             place.docker("rm", "-f", *left)
+        if left := place.docker("volume", "ls", "-q").split():  # its disk is small
+            place.docker("volume", "rm", "-f", *left)
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ def test_a_daemon_that_dies_while_inputs_are_sent(repo, mortal_place, pipeline):
     assert mortal_place.docker("ps", "-aq") == ""
 
 
+@pytest.mark.parametrize("mortal_place", ["elsewhere"], indirect=True)  # else there is nothing to come back
 def test_a_daemon_that_dies_while_results_come_back(repo, mortal_place, pipeline):
     """They are there as long as the container is: they come when the daemon is back, and nothing runs twice."""
     pipeline(
@@ -171,6 +172,7 @@ def test_ctrl_c_when_a_daemon_says_nothing(repo, mortal_place, pipeline):
     assert containers(mortal_place, repo, "-a") == []
 
 
+@pytest.mark.parametrize("mortal_place", ["elsewhere"], indirect=True)
 def test_a_full_disk(repo, mortal_place, pipeline):
     """It is named, whether inputs fill it or the stage itself; what was half there makes room again."""
     size = docker_services.SPARE_BYTES + (40 << 20)

@@ -202,10 +202,10 @@ def test_two_builds_send_one_input_once(repo, docker_place, pipeline):
     assert filled and len(filled) == len(set(filled))
 
 
-def test_a_stage_outlives_its_pipe_and_is_taken_up(repo, docker_place, pipeline):
+def test_a_stage_outlives_its_pipe_and_is_taken_up(repo, container_place, pipeline):
     """`kill -9` of pipe: the container goes on; the next build finds it, and runs nothing twice."""
     pipeline(
-        docker_place,
+        container_place,
         """
         [stage.a]
         run = "echo begun; sleep 6; echo $RANDOM$RANDOM > {outputs.o}; echo ended"
@@ -216,36 +216,38 @@ def test_a_stage_outlives_its_pipe_and_is_taken_up(repo, docker_place, pipeline)
     wait_for_line(process, "begun")
     process.kill()
     process.wait()
-    (left,) = containers(docker_place, repo)
+    (left,) = containers(container_place, repo)
     began = time.time()
     result = repo.pipe("build")
     assert "goes on in a container of an earlier build" in result.stdout + result.stderr
-    assert not [name for name in made_since(docker_place, began) if name.endswith(clone_of(repo))]
+    assert not [name for name in made_since(container_place, began) if name.endswith(clone_of(repo))]
     assert repo.pipe("logs", "latest", "a").stdout.split() == ["begun", "ended"]
-    assert repo.exists("o") and containers(docker_place, repo, "-a") == []
+    assert repo.exists("o") and containers(container_place, repo, "-a") == []
     assert left
 
 
-def test_what_an_ended_build_left_is_removed(repo, docker_place, pipeline):
+def test_what_an_ended_build_left_is_removed(repo, container_place, pipeline):
     """A container that no build wants any more does not go on for ever."""
     text = '[stage.a]\nrun = "echo {WORD}; {SLEEP}echo 1 > {{outputs.o}}"\noutputs = {{ o = "o" }}\n'
-    pipeline(docker_place, text.format(WORD="begun", SLEEP="sleep 300; "))
+    pipeline(container_place, text.format(WORD="begun", SLEEP="sleep 300; "))
     process = repo.start("build")
     wait_for_line(process, "begun")
     process.kill()
     process.wait()
-    assert len(containers(docker_place, repo)) == 1
-    pipeline(docker_place, text.format(WORD="other", SLEEP=""))
+    assert len(containers(container_place, repo)) == 1
+    pipeline(container_place, text.format(WORD="other", SLEEP=""))
     repo.pipe("build")
-    assert containers(docker_place, repo, "-a") == []
+    assert containers(container_place, repo, "-a") == []
 
 
 def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
+        lines.append(line)
         if word in line:
             return
-    pytest.fail(f"`{word}` was never said: {process.stderr.read() if process.stderr else ''}")
+    pytest.fail(f"`{word}` was never said: {lines} {process.stderr.read() if process.stderr else ''}")
 
 
 def test_too_much_memory_is_named(repo, docker_place, pipeline):
@@ -393,6 +395,7 @@ def test_a_stage_is_taken_up_on_the_host_that_has_it(repo, docker_place, tls_pla
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mortal_place", ["elsewhere"], indirect=True)
 def test_a_host_of_a_pool_that_dies(repo, mortal_place, docker_place, pipeline):
     """What ran there has failed, or is tried again elsewhere; all else goes to the others."""
     first = docker_place.host.partition('"')[2].rstrip('"')
