@@ -444,8 +444,8 @@ def test_before_the_first_commit(repo, toml) -> None:
     repo.write("data/x", "x\n")
     toml(TEXT)
     assert states(repo)["a"] == "stale"
-    assert "not a revision" in refused(repo, "status", "--rev", "HEAD", code=2)
-    assert "not a revision" in refused(repo, "status", "--rev", "HEAD..HEAD", code=2)
+    assert "there is no commit yet" in refused(repo, "status", "--rev", "HEAD", code=2)
+    assert "there is no commit yet" in refused(repo, "status", "--rev", "HEAD..HEAD", code=2)
     repo.pipe("build")
     assert states(repo) == FRESH
     before = keys(repo)
@@ -457,7 +457,7 @@ def test_a_head_that_leads_nowhere(built) -> None:
     """HEAD names a branch that is not there, or a commit that is not: other revisions are judged all the same."""
     before = keys(built)
     built.git("symbolic-ref", "HEAD", "refs/heads/nothing")
-    assert "not a revision" in refused(built, "status", "--rev", "HEAD", code=2)
+    assert "there is no commit yet" in refused(built, "status", "--rev", "HEAD", code=2)
     assert states(built, "main~1") == FRESH
     assert keys(built) == before
     (built.path / ".git/HEAD").write_text("1" * 40 + "\n")
