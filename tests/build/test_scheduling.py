@@ -127,3 +127,5 @@ def test_a_compute_may_have_less_than_the_machine(repo, toml, tmp_path) -> None:
     assert done.returncode == 2 and "`a` asks for 1.5 CPUs, `local` has 1" in done.stderr
     repo.write("pipeline.toml", repo.read("pipeline.toml").replace("cpus = 1\n", 'memory = "512M"\n'))
     assert "`a` asks for 1G of memory, `local` has 0.5G" in repo.pipe("build", "--force", check=False).stderr
+    repo.write("pipeline.toml", repo.read("pipeline.toml").replace('"512M"', '"2M"'))
+    assert "`a` asks for 1G of memory, `local` has 2.0M" in repo.pipe("build", "--force", check=False).stderr

@@ -1336,6 +1336,26 @@ pipeline.toml:3: compute.pool.hosts: `ssh://a` stands twice
 help: a host runs as many stages as fit it: name it once
 """,
     ),
+    "computes_of_nothing": (
+        """
+[compute.local]
+cpus = 0
+memory = 0
+[compute.pool]
+kind = "docker"
+hosts = [{ url = "ssh://a", cpus = -1, memory = "0G" }]
+""",
+        """
+pipeline.toml:2: compute.local.cpus: must be more than 0
+help: leave it out for all that there are
+pipeline.toml:3: compute.local.memory: must be more than 0
+help: leave it out for all that there is
+pipeline.toml:6: compute.pool.hosts.0.cpus: must be more than 0
+help: leave it out for all that there are
+pipeline.toml:6: compute.pool.hosts.0.memory: must be more than 0
+help: leave it out for all that there is
+""",
+    ),
     "more_gpus_than_a_machine_has": (
         """
 [compute.local]

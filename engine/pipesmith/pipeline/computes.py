@@ -9,6 +9,7 @@ from pipesmith.pipeline.declarations import NAME
 from pipesmith.pipeline.faults import Faults
 from pipesmith.pipeline.keys import COMPUTE_KINDS, KIND_KEYS, TABLES, Path, type_error
 from pipesmith.pipeline.model import Compute
+from pipesmith.pipeline.units import parse_size_bytes
 
 __all__ = ["read_computes"]
 
@@ -77,7 +78,7 @@ def _options(raw: Mapping[str, Any], kind: str, where: Path, faults: Faults) -> 
             good |= faults.table({key: entry}, keys, where)
     _check_options(good, where, faults)
     if allowed is not None:
-        _check_cpus(good, where, faults)
+        _check_amounts(good, where, faults)
     if kind == "local" and (good.get("gpus") or 0) > _MOST_GPUS:
         faults.add((*where, "gpus"), f"no machine has {good['gpus']} GPUs", f"write {_MOST_GPUS} or less")
     if kind == "docker":
@@ -114,15 +115,17 @@ def _check_docker(table: Mapping[str, Any], where: Path, faults: Faults) -> None
             _check_url(entry, _DOCKER_SCHEMES, place, faults)
             continue
         host = faults.table(entry, TABLES["host"], place)
-        _check_cpus(host, place, faults)
+        _check_amounts(host, place, faults)
         if "url" not in entry:
             faults.add(place, "has no `url`", 'write `{ url = "ssh://host" }`')
         _check_url(host.get("url"), _DOCKER_SCHEMES, (*place, "url"), faults)
 
 
-def _check_cpus(table: Mapping[str, Any], where: Path, faults: Faults) -> None:
+def _check_amounts(table: Mapping[str, Any], where: Path, faults: Faults) -> None:
     if "cpus" in table and table["cpus"] <= 0:
         faults.add((*where, "cpus"), "must be more than 0", "leave it out for all that there are")
+    if "memory" in table and parse_size_bytes(str(table["memory"])) == 0:
+        faults.add((*where, "memory"), "must be more than 0", "leave it out for all that there is")
 
 
 def _check_url(url: Any, schemes: tuple[str, ...], where: Path, faults: Faults) -> None:

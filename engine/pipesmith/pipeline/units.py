@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MOST_BYTES", "parse_duration_s", "parse_size_bytes", "size_text"]
+__all__ = ["MOST_BYTES", "memory_text", "parse_duration_s", "parse_size_bytes", "size_text"]
 
 _DURATION = r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d)"
 _SIZE = r"(?ia)([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(B?)"
@@ -31,6 +31,12 @@ def parse_size_bytes(text: str) -> int:
     if size > MOST_BYTES:
         raise ValueError(f"`{text if len(text) <= 60 else f'{text[:60]}…'}` is more than any machine has")
     return int(size)
+
+
+def memory_text(size: int) -> str:
+    """Return bytes of memory as people write them: `1.5G`, and `512.0K` where there is so little."""
+    power = next((power for power in (3, 2, 1) if size >= 1024**power / 10), 1)
+    return f"{size / 1024**power:.1f}{' KMG'[power]}"
 
 
 def size_text(size: float) -> str:

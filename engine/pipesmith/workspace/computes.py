@@ -213,8 +213,10 @@ class Computes:
         if asked.cpus is not None and asked.cpus > most.cpus:
             told.append(("cpus", f"`{stage.name}` asks for {asked.cpus:g} CPUs, {where} has {most.cpus:g}", None))
         if asked.memory_bytes and most.memory_bytes and asked.memory_bytes > most.memory_bytes:
-            have = most.memory_bytes / 1024**3
-            text = f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, {where} has {have:.1f}G"
+            from pipesmith.pipeline.units import memory_text
+
+            have = memory_text(most.memory_bytes)
+            text = f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, {where} has {have}"
             told.append(("memory", text, None))
         if (asked.gpus or 0) > len(most.gpus):
             gpus = f"{asked.gpus} GPU{'s' if asked.gpus != 1 else ''}"

@@ -11,6 +11,7 @@ from pipesmith.build.place import check_inside
 from pipesmith.errors import ConfigError, Finding, UserError
 from pipesmith.pipeline.keys import COMPUTE_KINDS
 from pipesmith.pipeline.model import Environment, InputMode, OriginKind, Pipeline, Stage
+from pipesmith.pipeline.units import memory_text
 from pipesmith.workspace.session import Session
 
 __all__ = ["preflight", "preflight_conda", "preflight_gpus", "preflight_notebooks"]
@@ -224,11 +225,11 @@ def _resources(session: Session, stage: Stage) -> Iterable[Finding]:
             f"`{stage.name}` asks for {asked.cpus:g} CPUs, {where} has {capacity.cpus:g}",
         )
     if asked.memory_bytes and capacity.memory_bytes and asked.memory_bytes > capacity.memory_bytes:
-        have = capacity.memory_bytes / 1024**3
+        have = memory_text(capacity.memory_bytes)
         yield _finding(
             session,
             f"{key}.memory",
-            f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, {where} has {have:.1f}G",
+            f"`{stage.name}` asks for {asked.raw.get('memory')} of memory, {where} has {have}",
         )
     if not session.computes.has_driver:
         yield from _gpus(session, stage)
