@@ -390,3 +390,28 @@ def test_a_stage_without_outputs(repo, toml) -> None:
     repo.write("s", "2")
     repo.pipe("build")
     assert repo.ran() == ["a", "a"]
+
+
+def test_a_mount_that_can_not_be_is_a_download_with_one_notice(repo, toml) -> None:
+    """Whatever the number of inputs and stages; what is fresh is given nothing, and says nothing."""
+    repo.write("big/f", "1")
+    repo.write("big/g", "2")
+    text = """
+        [dataset.big]
+        from = "big"
+        [stage.a]
+        run = "NOTE(a) && cat {inputs.i}/* {inputs.j}/g > {outputs.o}"
+        inputs = { i = { from = "dataset:big", mode = "mount" }, j = { from = "dataset:big", mode = "MODE", path = "j" } }
+        outputs = { o = "a" }
+        [stage.b]
+        run = "NOTE(b) && cat {inputs.i}/f > {outputs.o}"
+        inputs = { i = { from = "dataset:big", mode = "mount" } }
+        outputs = { o = "b" }
+    """
+    toml(text.replace("MODE", "mount"))
+    done = repo.pipe("build")
+    assert (repo.read("a"), repo.read("b"), repo.ran()) == ("122", "1", ["a", "b"])
+    assert done.stderr.count("mounts nothing") == 1
+    toml(text.replace("MODE", "download"))
+    again = repo.pipe("build")
+    assert "mount" not in again.stderr and repo.ran() == []

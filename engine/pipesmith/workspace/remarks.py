@@ -1,4 +1,4 @@
-"""What a build says once a clone, that a person may not expect."""
+"""What a build says that a person may not expect, most of it once a clone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from pipesmith.executors.output import MIN_SECRET
-from pipesmith.pipeline.model import Stage
+from pipesmith.pipeline.model import InputMode, Stage
 from pipesmith.workspace.session import Session
 
 __all__ = ["remark"]
@@ -14,8 +14,14 @@ __all__ = ["remark"]
 _IDLE = "idle-gpus"
 
 
-def remark(session: Session, stages: Sequence[Stage], notice: Callable[..., None]) -> None:
-    """Say that a secret is too short to be masked, and that GPUs lie idle."""
+def remark(session: Session, stages: Sequence[Stage], to_run: Sequence[Stage], notice: Callable[..., None]) -> None:
+    """Say that a secret is too short to be masked, that GPUs lie idle, and, at every build, that nothing is mounted.
+
+    to_run: those of the stages that may run."""
+    mounting = [stage.name for stage in to_run if any(i.mode is InputMode.MOUNT for i in stage.inputs.values())]
+    if mounting:
+        more = f" and {len(mounting) - 1} more" if len(mounting) > 1 else ""
+        notice(f'`mode = "mount"` of `{mounting[0]}`{more}: this version mounts nothing, so that it is downloaded')
     short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
     for name in sorted(short):
         if _once(session, f"short-{name}"):
