@@ -32,6 +32,22 @@ def test_init_is_never_over_somebodys_file(repo: Repo) -> None:
     assert repo.read("pipeline.toml") == "mine" and not repo.exists("nowhere")
 
 
+def test_init_leaves_a_file_where_a_folder_would_be(repo: Repo) -> None:
+    repo.write("stages", "mine")
+    done = repo.pipe("init", "--example", "--json").json()
+    assert "stages" in done["left"] and "hooks/pre-push" in done["written"] and repo.read("stages") == "mine"
+
+
+@pytest.mark.parametrize("name", ['a "b" c', "back\\slash", "two\nlines", "del\x7f", "{brace} ✓ 😀", "no\udcffutf"])
+def test_init_in_a_folder_of_any_name(repo: Repo, name: str) -> None:
+    """The pipeline is named for it, and builds."""
+    (repo.path / name).mkdir()
+    assert repo.pipe("-C", name, "init", "--example", "--json").json()["left"] == []
+    assert repo.pipe("-C", name, "build", "--json").stages() == {"prepare": "ran", "report": "ran"}
+    named = repo.pipe("-C", name, "show", "--json").json()["pipeline"]
+    assert named == name.replace("\udcff", "\ufffd")
+
+
 def test_build_prints_what_runs_and_why(project: Repo) -> None:
     project.write("src/numbers.txt", "5\n")
     done = project.pipe("build", "prepare")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from pipesmith.errors import UserError
@@ -12,7 +13,7 @@ __all__ = ["in_repository", "scaffold"]
 _PIPELINE = """# A stage graph, built by `pipe build`. `pipe schema` prints what may stand here.
 
 [pipeline]
-name = "{name}"
+name = {name}
 
 [params]
 seed = 7
@@ -63,7 +64,7 @@ _EMPTY = """# A stage graph, built by `pipe build`. `pipe schema` prints what ma
 # `pipe init --example` shows one.
 
 [pipeline]
-name = "{name}"
+name = {name}
 
 # [stage.prepare]
 # source = "stages/prepare"
@@ -123,7 +124,7 @@ def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str
         raise UserError(f"`{folder}` is not a folder")
     if _is_gits_own(folder):
         raise UserError(f"`{folder}` belongs to git: there is no work tree", "go to a clone, or to the work tree")
-    name = os.path.basename(os.path.realpath(folder))
+    name = _toml_text(os.path.basename(os.path.realpath(folder)))
     files = {
         "pipeline.toml": (_PIPELINE if example else _EMPTY).format(name=name),
         ".pipeignore": _IGNORE,
@@ -140,10 +141,20 @@ def scaffold(folder: str, *, example: bool = False) -> tuple[list[str], list[str
         if os.path.lexists(there):
             left.append(path)
             continue
-        os.makedirs(os.path.dirname(there), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(there), exist_ok=True)
+        except (FileExistsError, NotADirectoryError):  # a file of somebody's where the folder would be
+            left.append(os.path.dirname(path))
+            continue
         with open(there, "x", encoding="utf-8") as file:
             file.write(text)
         if path == "hooks/pre-push":
             os.chmod(there, 0o755)
         written.append(path)
-    return written, left
+    return written, list(dict.fromkeys(left))
+
+
+def _toml_text(name: str) -> str:
+    """Return a folder's name as a string of TOML; bytes that are no UTF-8 are replaced."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
