@@ -139,6 +139,8 @@ WRONG = [
     (["statsu"], "no command `statsu`", "did you mean `pipe status`?"),
     (["build", "--forc"], "no flag `--forc`", "did you mean `--force`?"),
     (["build", "--colour"], "no flag `--colour`", "`pipe build --help`"),
+    (["build", "prepare", "-k", "report", "--forc"], "no flag `--forc`", "did you mean `--force`?"),
+    (["show", "latest", "-q", "more"], "does not take `more`", "`pipe show --help`"),
     (["build", "-j", "0"], "at least 1", "leave it out"),
     (["build", "-j", "many"], "needs a whole number", "`pipe build --help`"),
     (["build", "-j"], "`--jobs` needs N", "`pipe build --help`"),

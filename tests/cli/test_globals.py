@@ -119,6 +119,18 @@ def test_flags_before_and_after(project: Repo) -> None:
         assert json.loads(done.stdout)["stages"][0]["name"] == "prepare", done.stderr
 
 
+def test_flags_between_words(project: Repo) -> None:
+    """As git and make take them."""
+    assert project.pipe("logs", "latest", "-f", "prepare").stdout == "preparing\n"
+    done = project.pipe("build", "train@1", "-k", "prepare", "-j", "1", "report", "--json")
+    assert set(done.stages()) == {"prepare", "train@1", "train@two%20words", "report"}
+    assert project.pipe("status", "prepare", "--check", "--", "report").stdout.count("fresh") == 2
+    waited = project.pipe("compute", "wait", "--timeout", "5s", "local", "--json").json()
+    assert [each["name"] for each in waited["computes"]] == ["local"]
+    assert "post-merge: installed" in project.pipe("hooks", "install", "--all", "pre-push").stdout
+    assert project.pipe("shell", "prepare", "echo", "-n", "--flag").stdout == "--flag"
+
+
 def test_c_adds_up(project: Repo) -> None:
     """Several `-C` follow one another, as git's do."""
     project.write("a/b/keep", "")

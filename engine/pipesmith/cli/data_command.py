@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace, out: Output) -> int:
         if out.json_mode:
             out.json({"datasets": changed})
             return 0
+        if not changed:
+            out.line("no datasets")
         for name, state in changed.items():
             out.line(f"{name}: {state}")
         return 0

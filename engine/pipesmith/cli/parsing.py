@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipesmith.errors import UserError, nearest
 
@@ -50,6 +50,16 @@ def _columns() -> int:
 
 class _Parser(argparse.ArgumentParser):
     """Raises UserError instead of leaving the process, so that `--json` covers wrong use too."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read words, with flags between them wherever they stand: `pipe logs RUN -f STAGE`, as in git and make."""
+        found, left = self.parse_known_args(args, namespace)
+        if not left:
+            return found
+        flags = [word for word in left if word.startswith("-") and word != "--"]
+        if flags or any(each.nargs == argparse.REMAINDER for each in self._actions):
+            self.error(f"unrecognized arguments: {' '.join(flags or left)}")
+        return self.parse_intermixed_args(args, namespace)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         sys.stdout.flush()  # while what goes wrong with it is still told
