@@ -124,3 +124,24 @@ def test_same_fingerprint_in_every_clone(repo, built) -> None:
     clone = repo.clone()
     prints = [each.pipe("status", "--json").json()["stages"][0]["fingerprint"] for each in (repo, clone)]
     assert prints[0] and prints[0] == prints[1]
+
+
+@pytest.mark.parametrize("name", [".pipe-tmp-0a1b2c", "out/.pipe-tmp-0a1b2c", "out/.pipe-tmp-0a1b2c/inner/x"])
+def test_what_another_build_is_placing(repo, toml, name: str) -> None:
+    """An output on its way into the workspace, or left there by `kill -9`, is nobody's source."""
+    repo.write("x", "1")
+    toml("""
+        [stage.a]
+        source = "."
+        run = "NOTE(a) && find . -type f | sort > $HOME/seen && echo 1 > {outputs.o}"
+        outputs = { o = "out/o" }
+    """)
+    repo.pipe("build")
+    repo.write(name, "half of")
+    assert repo.pipe("status", "--json").stages(key="state") == {"a": "fresh"}
+    repo.write("x", "2")
+    repo.write(name, "half of it")
+    repo.pipe("build")
+    assert repo.ran() == ["a", "a"] and "pipe-tmp" not in (repo.home / "seen").read_text()
+    repo.write("x.pipe-tmp-", "somebody's own")
+    assert repo.pipe("status", "--json").why("a") == [("source", ".")]

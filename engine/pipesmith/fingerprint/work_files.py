@@ -31,6 +31,7 @@ __all__ = ["Listed", "WorkFiles"]
 
 _GITLINK = "160000"
 _LINK = "120000"
+_IN_PLACING = ".pipe-tmp-"  # what is on its way into the workspace, or a kill has left
 _POINTER = b"version https://git-lfs.github.com/spec/"  # source: docs/spec.md of git-lfs
 _POINTER_BELOW_BYTES = 1024
 
@@ -136,7 +137,8 @@ class WorkFiles:
             if not row:
                 continue
             if row[0] == "?":
-                files.setdefault(row[2:], Listed(None, None, False))
+                if _IN_PLACING not in row or not any(part.startswith(_IN_PLACING) for part in row[2:].split("/")):
+                    files.setdefault(row[2:], Listed(None, None, False))
                 continue
             # `TAG MODE ID STAGE<tab>PATH`, all but the path of known length
             files[row[after:]] = Listed(row[2:8], row[9 : after - 3], row[0] in "Ss")
