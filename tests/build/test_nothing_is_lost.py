@@ -156,6 +156,26 @@ def test_outputs_are_ignored_by_git(repo, toml) -> None:
     assert repo.read(".gitignore") == before
 
 
+def test_ignore_lines_are_written_in_one_step_and_once(repo, toml) -> None:
+    """`kill -9` at any moment, and a full disk, cost no line of .gitignore: it is replaced, not written over. Builds
+    that begin together add each line once."""
+    repo.write(".gitignore", "*.log")
+    (repo.path / ".gitignore").chmod(0o664)
+    os.link(repo.path / ".gitignore", repo.home / "before")
+    outputs = ", ".join(f'o{number} = "out/{number}"' for number in range(30))
+    toml(f"""
+        [stage.a]
+        run = "for n in $(seq 0 29); do echo 1 > out/$n; done"
+        outputs = {{ {outputs} }}
+    """)
+    builds = [repo.start("build") for _build in range(4)]
+    assert [process.wait() for process in builds] == [0, 0, 0, 0]
+    lines = repo.read(".gitignore").splitlines()
+    assert lines == ["*.log", *sorted(f"/out/{number}" for number in range(30))]
+    assert (repo.home / "before").read_text() == "*.log"
+    assert os.stat(repo.path / ".gitignore").st_mode & 0o777 == 0o664
+
+
 def test_source_dot_is_fresh_at_the_second_build(repo, toml) -> None:
     """Ignore lines are written before anything is fingerprinted, so that `source = "."` is fresh at the second
     build."""

@@ -1,4 +1,4 @@
-"""Puts a lockfile on the disk in one step."""
+"""Puts a lockfile, or another small file of the workspace, on the disk in one step."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import os
 from pipesmith.lockfile.emitter import render
 from pipesmith.lockfile.model import Lockfile
 
-__all__ = ["write"]
+__all__ = ["put", "write"]
 
 
 def write(path: str, lockfile: Lockfile) -> str:
-    """Write a lockfile and return its text. Raises OSError.
+    """Write a lockfile and return its text. Raises OSError."""
+    text = render(lockfile)
+    put(path, text.encode())
+    return text
+
+
+def put(path: str, data: bytes) -> None:
+    """Let a file hold these bytes. Raises OSError, with the file as it was.
 
     Equal bytes are not written again; a link stays a link; the mode stays.
     """
-    text = render(lockfile)
-    data = text.encode()
     real = os.path.realpath(path)
     mode = None
     try:
         with open(real, "rb") as file:
             if file.read() == data:
-                return text
+                return
             mode = os.fstat(file.fileno()).st_mode & 0o7777
     except FileNotFoundError:
         pass
@@ -43,4 +48,3 @@ def write(path: str, lockfile: Lockfile) -> str:
         if os.path.lexists(ready):
             os.unlink(ready)
         raise
-    return text

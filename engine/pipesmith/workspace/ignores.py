@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from pipesmith.errors import EnvironmentFailure, UserError
 from pipesmith.git.ignore import ignored
+from pipesmith.lockfile.io import put
 from pipesmith.workspace.session import Session
 
 __all__ = ["ignore_outputs", "refuse_tracked"]
@@ -34,9 +35,10 @@ def ignore_outputs(session: Session) -> list[str]:
     if workspace.stamps.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
         return []
     refuse_tracked(session, session.tracked(cached))
-    known = ignored(workspace.repo, workspace.root, cached)
-    lines = [_line(path) for path in cached if path not in known]
-    dropped = _rewrite(os.path.join(workspace.root, ".gitignore"), lines, {_line(path) for path in left_to_git})
+    with workspace.guard():  # builds that begin together write each line once
+        known = ignored(workspace.repo, workspace.root, cached)
+        lines = [_line(path) for path in cached if path not in known]
+        dropped = _rewrite(os.path.join(workspace.root, ".gitignore"), lines, {_line(path) for path in left_to_git})
     if lines or dropped:
         key = _key(session, cached, left_to_git)
     workspace.stamps.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
@@ -86,8 +88,8 @@ def _rewrite(path: str, lines: list[str], unwanted: set[str]) -> list[str]:
             )
         if kept and not kept[-1].endswith("\n"):
             kept[-1] += "\n"
-        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.write("".join(kept) + "".join(f"{line}\n" for line in lines))
+        text = "".join(kept) + "".join(f"{line}\n" for line in lines)
+        put(path, text.encode("utf-8", "surrogateescape"))
         return dropped
     except OSError as error:
         raise EnvironmentFailure(f"`{path}` can't be written: {error.strerror}") from None
