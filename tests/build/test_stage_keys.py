@@ -278,6 +278,21 @@ def test_a_file_that_can_not_be_there(repo, named: str) -> None:
     assert done.stderr.startswith(f"pipeline.toml:2: pipeline.params-files: `{named}` does not exist\n")
 
 
+def test_a_hash_path_that_is_not_there(repo, toml) -> None:
+    """It counts as absent, which is said: it may be misspelt."""
+    repo.write("notes", "1")
+    toml("""
+        [stage.a]
+        run = "NOTE(a)"
+        hash-paths = ["notse", "notes"]
+    """)
+    said = repo.pipe("build").stderr
+    assert "`notse`, of the `hash-paths` of `a`, does not exist" in said and "`notes`" not in said
+    assert "does not exist" not in repo.pipe("build").stderr
+    repo.write("notse", "1")
+    assert "does not exist" not in repo.pipe("build").stderr and repo.ran() == ["a", "a"]
+
+
 def test_hash_paths_by_a_link_inside(repo, toml) -> None:
     """A link that leads to what is in the workspace is content, its own target's text; a folder behind one is there."""
     repo.write("real/file", "1")

@@ -108,7 +108,7 @@ class _Build:
             )
         if self.options.dry_run:
             return planned_result(plan)
-        remark(session, plan.stages, plan.to_run, self.notice)
+        remark(plan, self.notice)
         fresh = [name for name, verdict in plan.verdicts.items() if verdict.fresh]
         undelivered = self._deliver_owed(session, fresh) if self.options.deliver else None
         result = self._build(plan)

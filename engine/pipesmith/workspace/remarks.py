@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipesmith.executors.output import MIN_SECRET
-from pipesmith.pipeline.model import InputMode, Stage
+from pipesmith.pipeline.model import InputMode
 from pipesmith.workspace.session import Session
+
+if TYPE_CHECKING:
+    from pipesmith.workspace.plan import Plan
 
 __all__ = ["remark"]
 
 _IDLE = "idle-gpus"
 
 
-def remark(session: Session, stages: Sequence[Stage], to_run: Sequence[Stage], notice: Callable[..., None]) -> None:
-    """Say that a secret is too short to be masked, that GPUs lie idle, and, at every build, that nothing is mounted.
-
-    to_run: those of the stages that may run."""
-    mounting = [stage.name for stage in to_run if any(i.mode is InputMode.MOUNT for i in stage.inputs.values())]
+def remark(plan: Plan, notice: Callable[..., None]) -> None:
+    """Say that a secret is too short to be masked, and that GPUs lie idle. At every build, of stages that may run: that
+    nothing is mounted, and which `hash-paths` are not there."""
+    session, stages = plan.session, plan.stages
+    mounting = [stage.name for stage in plan.to_run if any(i.mode is InputMode.MOUNT for i in stage.inputs.values())]
     if mounting:
         more = f" and {len(mounting) - 1} more" if len(mounting) > 1 else ""
         notice(f'`mode = "mount"` of `{mounting[0]}`{more}: this version mounts nothing, so that it is downloaded')
+    for stage in plan.to_run:
+        seen = plan.verdicts[stage.name].seen
+        for path in stage.hash_paths if seen is not None else ():
+            if path not in seen.hash_paths:
+                notice(
+                    f"`{path}`, of the `hash-paths` of `{stage.name}`, does not exist: it counts as absent",
+                    level="warning",
+                )
     short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
     for name in sorted(short):
         if _once(session, f"short-{name}"):
