@@ -26,14 +26,15 @@ def remark(plan: Plan, notice: Callable[..., None]) -> None:
     if mounting:
         more = f" and {len(mounting) - 1} more" if len(mounting) > 1 else ""
         notice(f'`mode = "mount"` of `{mounting[0]}`{more}: this version mounts nothing, so that it is downloaded')
-    for stage in plan.to_run:
-        seen = plan.verdicts[stage.name].seen
-        for path in stage.hash_paths if seen is not None else ():
-            if path not in seen.hash_paths:
-                notice(
-                    f"`{path}`, of the `hash-paths` of `{stage.name}`, does not exist: it counts as absent",
-                    level="warning",
-                )
+    absent = {
+        (stage.base, path): None
+        for stage in plan.to_run
+        if (seen := plan.verdicts[stage.name].seen) is not None
+        for path in stage.hash_paths
+        if path not in seen.hash_paths
+    }
+    for name, path in absent:
+        notice(f"`{path}`, of the `hash-paths` of `{name}`, does not exist: it counts as absent", level="warning")
     short = {name for stage in stages for name in stage.pass_env if 0 < len(os.environ.get(name, "")) < MIN_SECRET}
     for name in sorted(short):
         if _once(session, f"short-{name}"):
