@@ -287,6 +287,41 @@ def test_a_folder_that_could_not_be_opened_is_hinted_at(repo, toml, run: str, mi
     assert stage["help"].startswith(f"`{missed}` was not given to it")
 
 
+@pytest.mark.parametrize(
+    ("path", "inputs", "key"),
+    [
+        ("data/made/x", "", 'add `inputs = { clean = "stage:first.clean" }` to [stage.a]'),
+        ("data/*/x", "", 'add `inputs = { clean = "stage:first.clean" }` to [stage.a]'),
+        ("data/made/x", 'inputs = { t = "text" }', 'add `clean = "stage:first.clean"` to `inputs` of [stage.a]'),
+        ("big.bin", "", 'add `inputs = { big = "big.bin" }` to [stage.a]'),
+    ],
+)
+def test_what_can_not_be_source_is_hinted_at_as_an_input(repo, toml, path: str, inputs: str, key: str) -> None:
+    """What another stage makes, and what git ignores. What the hint says to write works."""
+    repo.write(".gitignore", "*.bin\n")
+    repo.write("big.bin", "1")
+    repo.write("text", "1")
+
+    def pipeline(inputs: str) -> None:
+        toml(f"""
+            [stage.first]
+            run = "mkdir {{outputs.clean}} && echo 1 > {{outputs.clean}}/x"
+            outputs = {{ clean = "data/made" }}
+            [stage.a]
+            run = "cat {path} > {{outputs.o}}"
+            outputs = {{ o = "o" }}
+            after = ["first"]
+            {inputs}
+        """)
+
+    pipeline(inputs)
+    result = repo.pipe("build", "--json", check=False)
+    assert result.json()["stages"][1]["help"] == f"`{path.removesuffix('/*/x')}` was not given to it: {key}"
+    entry = key.split("`")[1].removeprefix("inputs = { ").removesuffix(" }")
+    pipeline(f'inputs = {{ {entry}, t = "text" }}')
+    assert repo.pipe("build", "--json").stages() == {"first": "fresh", "a": "ran"}
+
+
 def test_a_folder_that_it_has_in_part_is_not_hinted_at(repo, toml) -> None:
     """It is there, so that is not what the command missed."""
     repo.write("data/in/x", "1")

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from pipesmith.build.context import BuildContext
+from pipesmith.errors import PipeError
 from pipesmith.executors.base import FAR_WORKSPACE
 from pipesmith.pipeline.model import Stage
 
@@ -45,13 +46,13 @@ def _missed(build: BuildContext, stage: Stage, lines: list[str]) -> str | None:
         for module in _MODULE.findall(line):
             found = _module_path(build, module, stage)
             if found is not None and not _covered(found, given):
-                return _add(stage, found, f"Python module `{module}`")
+                return _add(build, stage, found, f"Python module `{module}`")
     for word, sure in _words(stage, lines):
         path = _workspace_path(build, stage, word)
         if path is None or _is_there(path, given):
             continue
         if sure or "/" in word or not _is_folder(build, path):
-            return _add(stage, path, f"`{path}`")
+            return _add(build, stage, path, f"`{path}`")
     return None
 
 
@@ -122,11 +123,34 @@ def _module_path(build: BuildContext, module: str, stage: Stage) -> str | None:
     return None
 
 
-def _add(stage: Stage, path: str, what: str) -> str:
+def _add(build: BuildContext, stage: Stage, path: str, what: str) -> str:
+    """Return the help line. What a stage makes, and what git ignores, can't be source."""
+    head = f"{what} was not given to it"
+    ignored = _is_ignored(build, path)
+    for maker in build.pipeline.stages.values():
+        for name, output in maker.outputs.items():
+            inside = path == output.path or path.startswith(f"{output.path}/")
+            if inside or (ignored and output.path.startswith(f"{path}/")):  # a folder with nothing but outputs
+                return _add_input(stage, head, name, f"stage:{maker.name}.{name}")
+    if ignored:
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", os.path.basename(path).partition(".")[0]).strip("-") or "data"
+        return _add_input(stage, head, name, path)
     if path.endswith(_CODE) and os.path.dirname(path):
         path = os.path.dirname(path)  # code seldom stands alone
-    head = f"{what} was not given to it"
     if not stage.source:
         return f'{head}: add `source = ["{path}"]` to [stage.{stage.base}] (or an input, if it is data)'
     listed = ", ".join(f'"{entry}"' for entry in (*stage.source, path))
     return f"{head}: write `source = [{listed}]` in [stage.{stage.base}] (or add an input, if it is data)"
+
+
+def _is_ignored(build: BuildContext, path: str) -> bool:
+    try:
+        return os.path.lexists(os.path.join(build.root, path)) and build.tree.source_id(path) is None
+    except PipeError:
+        return False
+
+
+def _add_input(stage: Stage, head: str, name: str, origin: str) -> str:
+    if not stage.inputs:
+        return f'{head}: add `inputs = {{ {name} = "{origin}" }}` to [stage.{stage.base}]'
+    return f'{head}: add `{name} = "{origin}"` to `inputs` of [stage.{stage.base}]'
