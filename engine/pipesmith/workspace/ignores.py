@@ -23,7 +23,8 @@ def ignore_outputs(session: Session) -> list[str]:
     what was done, for people.
 
     Raises UserError for a cached output that git tracks, and a .gitignore that is a link. An uncached one that another
-    line ignores is no error: it is the user's business. Raises EnvironmentFailure where .gitignore can't be written.
+    line ignores is no error: it is the user's business. Raises EnvironmentFailure where .gitignore can't be read
+    or written.
     """
     workspace = session.workspace
     outputs = [out for stage in session.pipeline.stages.values() for out in stage.outputs.values()]
@@ -35,15 +36,23 @@ def ignore_outputs(session: Session) -> list[str]:
     if workspace.stamps.query("SELECT 1 FROM parsed WHERE key = ?", (key,)):
         return []
     refuse_tracked(session, session.tracked(cached))
-    with workspace.guard():  # builds that begin together write each line once
-        known = ignored(workspace.repo, workspace.root, cached)
-        lines = [_line(path) for path in cached if path not in known]
-        dropped = _rewrite(os.path.join(workspace.root, ".gitignore"), lines, {_line(path) for path in left_to_git})
+    place, unwanted = os.path.join(workspace.root, ".gitignore"), {_line(path) for path in left_to_git}
+    lines, dropped = _missing(session, cached), [row for row in _rows(place) if row.rstrip("\r\n") in unwanted]
+    if lines or dropped:
+        with workspace.guard():  # builds that begin together write each line once
+            lines = _missing(session, cached)
+            dropped = _rewrite(place, lines, unwanted)
     if lines or dropped:
         key = _key(session, cached, left_to_git)
     workspace.stamps.write([("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (key, b""))])
     added = [f"added `{line}` to .gitignore" for line in lines]
     return added + [f"took `{line}` out of .gitignore: that output is left to git" for line in dropped]
+
+
+def _missing(session: Session, cached: list[str]) -> list[str]:
+    """Return the lines of the outputs that git does not ignore."""
+    known = ignored(session.workspace.repo, session.workspace.root, cached)
+    return [_line(path) for path in cached if path not in known]
 
 
 def _line(path: str) -> str:
@@ -69,30 +78,38 @@ def refuse_tracked(session: Session, held: Collection[str]) -> None:
     )
 
 
+def _rows(path: str) -> list[str]:
+    """Return the lines of an ignore file with their ends. Raises EnvironmentFailure where it can't be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            return file.readlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise EnvironmentFailure(f"`{path}` can't be read: {error.strerror}") from None
+
+
 def _rewrite(path: str, lines: list[str], unwanted: set[str]) -> list[str]:
     """Add lines to an ignore file and take the unwanted ones out; return which those were. Raises UserError for a link,
     EnvironmentFailure where it can't be written."""
+    rows = _rows(path)
+    kept = [row for row in rows if row.rstrip("\r\n") not in unwanted]
+    dropped = [row.rstrip("\r\n") for row in rows if row.rstrip("\r\n") in unwanted]
+    if not (lines or dropped):
+        return []
+    if os.path.islink(path):
+        raise UserError(
+            "`.gitignore` is a symbolic link, which git does not follow: no output can be ignored by it",
+            "make it a file, or name the outputs in `.git/info/exclude`",
+        )
+    if kept and not kept[-1].endswith("\n"):
+        kept[-1] += "\n"
+    text = "".join(kept) + "".join(f"{line}\n" for line in lines)
     try:
-        rows: list[str] = []
-        if os.path.exists(path):
-            with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-                rows = file.readlines()
-        kept = [row for row in rows if row.rstrip("\r\n") not in unwanted]
-        dropped = [row.rstrip("\r\n") for row in rows if row.rstrip("\r\n") in unwanted]
-        if not (lines or dropped):
-            return []
-        if os.path.islink(path):
-            raise UserError(
-                "`.gitignore` is a symbolic link, which git does not follow: no output can be ignored by it",
-                "make it a file, or name the outputs in `.git/info/exclude`",
-            )
-        if kept and not kept[-1].endswith("\n"):
-            kept[-1] += "\n"
-        text = "".join(kept) + "".join(f"{line}\n" for line in lines)
         put(path, text.encode("utf-8", "surrogateescape"))
-        return dropped
     except OSError as error:
         raise EnvironmentFailure(f"`{path}` can't be written: {error.strerror}") from None
+    return dropped
 
 
 def _key(session: Session, cached: list[str], left_to_git: list[str]) -> str:
