@@ -24,8 +24,9 @@ def _main(argv: list[str] | None) -> int:
         _in_utf8()
     if sys.stdout is None or sys.stderr is None:
         _open_closed()
-    if argv is None and sys.stdout.encoding != "utf-8":
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # PYTHONIOENCODING asks for it
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and sys.stdout.encoding != "utf-8":
+        reconfigure(errors="backslashreplace")  # PYTHONIOENCODING asks for another encoding
     if args == ["--version"]:
         from pipesmith import __version__
 

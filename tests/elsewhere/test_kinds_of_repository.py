@@ -108,6 +108,13 @@ def test_a_shallow_clone(two: Repo) -> None:
         said = shallow.pipe(*args, check=False)
         assert said.returncode == 2
         assert "this clone is shallow" in said.stderr
+    two.git("checkout", "-q", "-b", "side", first)
+    two.write("src/word", "side\n")
+    two.commit("side")
+    shallow.git("fetch", "-q", "--depth=1", "origin", "side")
+    said = shallow.pipe("what-if", "--merge", "FETCH_HEAD", check=False)
+    assert said.returncode == 2
+    assert "no common history" in said.stderr and "this clone is shallow" in said.stderr
 
 
 def test_a_sparse_clone(two: Repo) -> None:

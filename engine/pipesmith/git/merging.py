@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pipesmith.errors import EnvironmentFailure, UserError
-from pipesmith.git.repository import Repository
+from pipesmith.git.repository import UNSHALLOW, Repository
 from pipesmith.records import record
 
 __all__ = ["MergedTree", "merge_trees"]
@@ -30,7 +30,8 @@ def merge_trees(scratch: Repository, ours: str, theirs: str) -> MergedTree:
     if done.returncode not in (0, 1):
         said = os.fsdecode(done.stderr).strip()
         if "unrelated histories" in said:
-            raise UserError("the two have no common history: git refuses to merge them")
+            help = UNSHALLOW if scratch.shallow else "`git log --graph ONE OTHER` shows both"
+            raise UserError("the two have no common history: git refuses to merge them", help)
         if "usage:" in said or "unknown option" in said or "unknown rev" in said.lower():
             raise EnvironmentFailure("this git can't merge in memory", "install git 2.38 or newer")
         raise EnvironmentFailure(f"`git merge-tree` failed: {said.splitlines()[-1] if said else done.returncode}")

@@ -11,9 +11,10 @@ from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
 
-__all__ = ["INSIDE", "Repository", "cause", "cut_credentials"]
+__all__ = ["INSIDE", "UNSHALLOW", "Repository", "cause", "cut_credentials"]
 
 INSIDE = "this is inside of git's own folder"
+UNSHALLOW = "this clone is shallow: `git fetch --unshallow` brings the commits that it lacks"
 _ENDING = frozenset(("commit-tree", "update-ref"))
 
 
@@ -188,7 +189,7 @@ class Repository:
             raise UserError(f"there is no commit yet, so `{revision}` is none", "`git commit` makes the first one")
         help = "`git log --oneline` lists commits"
         if self.shallow:
-            help = "this clone is shallow: `git fetch --unshallow` brings the commits that it lacks"
+            help = UNSHALLOW
         raise UserError(f"`{revision}` is not a revision of this repository", help)
 
     def head(self) -> str | None:

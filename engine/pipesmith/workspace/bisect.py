@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipesmith.errors import Cancelled, EnvironmentFailure, UserError, nearest
 from pipesmith.git.commits import CommitFacts, commit_facts, commits_between, merge_bases, parents_of
 from pipesmith.git.objects import ObjectReader
+from pipesmith.git.repository import UNSHALLOW
 from pipesmith.pipeline.model import Pipeline
 from pipesmith.records import record
 from pipesmith.verdict.bisect import Bisection
@@ -266,7 +267,8 @@ class _Bisect:
                 return f"`{name}` is not {wanted.value}: {self._shown(found)}"
         bases = merge_bases(self.workspace.repo, self.good, self.bad)
         if not bases:
-            raise UserError(f"`{options.good}` and `{options.bad}` have no common history", "name two commits of one")
+            help = UNSHALLOW if self.workspace.repo.shallow else "name two commits of one"
+            raise UserError(f"`{options.good}` and `{options.bad}` have no common history", help)
         goods = [self.good]
         for base in bases:
             if base == self.good:
