@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.usefixtures("sandbox")
@@ -78,6 +80,42 @@ def test_changed_before_it_starts(repo, toml) -> None:
     process.communicate(timeout=20)
     assert process.returncode == 0
     assert repo.read("b") == "2" and repo.ran() == ["b"]
+    assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+@pytest.mark.parametrize("options", [(), ("--force",)])
+@pytest.mark.parametrize("how", ["edited", "removed"])
+def test_what_an_earlier_stage_made_changes_before_the_next_starts(repo, toml, how: str, options) -> None:
+    """It is judged anew: what was made is put back, an edit is kept, and nothing runs twice."""
+    toml("""
+        [stage.a]
+        run = "NOTE(a) && echo made > {outputs.o}"
+        outputs = { o = "a" }
+        [stage.slow]
+        after = ["a"]
+        run = "echo > $HOME/go; while test -e $HOME/go; do sleep 0.02; done; echo 1 > {outputs.o}"
+        outputs = { o = "slow" }
+        [stage.b]
+        inputs = { i = "a" }
+        after = ["slow"]
+        run = "NOTE(b) && cat {inputs.i} > {outputs.o}"
+        outputs = { o = "b" }
+    """)
+    process = repo.start("build", "--json", *options)
+    wait_for(repo.home / "go", process)
+    (repo.path / "a").unlink()
+    if how == "edited":
+        repo.write("a", "by hand")
+    (repo.home / "go").unlink()
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert repo.read("a") == repo.read("b") == "made\n" and repo.ran() == ["a", "b"]
+    assert {stage["name"]: stage["status"] for stage in json.loads(stdout)["stages"]} == dict.fromkeys(
+        ("a", "slow", "b"), "ran"
+    )
+    if how == "edited":
+        kept = stderr.partition("kept as ")[2].split()[0]
+        assert repo.pipe("cat", kept).stdout == "by hand"
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
 
 

@@ -17,9 +17,10 @@ from pipesmith.errors import PipeError
 from pipesmith.events import StageFinished, StageStarted, StageWaiting
 from pipesmith.fingerprint.items import input_parts
 from pipesmith.pipeline.model import Stage
+from pipesmith.records import replace
 from pipesmith.verdict.judgement import Judgement
 from pipesmith.verdict.reasons import Reason
-from pipesmith.verdict.verdict import State, Verdict
+from pipesmith.verdict.verdict import Result, State, Verdict
 
 __all__ = ["Scheduler"]
 
@@ -70,6 +71,7 @@ class Scheduler:
         self._running: dict[str, tuple[StageJob, Grant]] = {}
         self._done: queue.SimpleQueue[tuple[str, Outcome] | None] = queue.SimpleQueue()
         self._needed: set[str] = set()  # stages whose absent outputs are wanted after all
+        self._ended_before: dict[str, Outcome] = {}  # how stages ended whose outputs are put back
         self._failed = False
         self._cancelled = False
         self._ending: set[str] | None = set()  # what runs and is to be ended; None: all
@@ -259,11 +261,7 @@ class Scheduler:
                 continue
             self._needed.add(maker)
             self._verdicts.pop(maker, None)
-            del self.outcomes[maker]
-            for other in self._after[maker]:
-                if other not in self.outcomes:
-                    self._left[other] += 1
-            self._push(maker)
+            self._reopen(maker)
             waits = True
         if waits:
             return True
@@ -318,9 +316,13 @@ class Scheduler:
         if outcome.status == REJUDGE:
             self._judgement.tree = self._build.tree = self._build.fresh_tree()
             self._verdicts.pop(name, None)
+            self._put_back_inputs(name)
             self._push(name)
             return
+        earlier = self._ended_before.pop(name, None)
         self._end(name, outcome)
+        if earlier is not None and outcome.status == "restored":
+            self.outcomes[name] = earlier  # what it did in this build
         self._runner.lock_writer.tick()
 
     def _end(self, name: str, outcome: Outcome) -> None:
@@ -353,6 +355,30 @@ class Scheduler:
             outcome.error = "; ".join(verdict.broken)
             outcome.help = "change the stage, or its `expect`"
         return outcome
+
+    def _put_back_inputs(self, name: str) -> None:
+        """See to it that what earlier stages of this build made, and something else changed since, is there again for a
+        stage that reads it."""
+        for part in input_parts(self._build.pipeline.stages[name], self._build.pipeline.stages):
+            outcome = self.outcomes.get(part.stage)
+            if outcome is None or all(
+                self._build.digest_now(out.path, out.digest.algorithm) == out.digest for out in outcome.outs
+            ):
+                continue
+            result = Result(outs=outcome.outs, metrics=outcome.metrics)
+            self._verdicts[part.stage] = replace(
+                self._verdicts[part.stage], state=State.RESTORABLE, result=result, absent=()
+            )
+            self._ended_before[part.stage] = outcome
+            self._reopen(part.stage)
+
+    def _reopen(self, maker: str) -> None:
+        """Have a stage that has ended end once more, before those after it that have not."""
+        del self.outcomes[maker]
+        for other in self._after[maker]:
+            if other not in self.outcomes:
+                self._left[other] += 1
+        self._push(maker)
 
     def _skip_rest(self) -> None:
         for name in self._order:
