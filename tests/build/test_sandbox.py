@@ -381,6 +381,23 @@ def test_tmpdir(repo, toml) -> None:
     assert not os.path.exists(tmpdir)
 
 
+def test_tmpdir_where_the_user_s_own_lies_in_the_workspace(repo, toml) -> None:
+    """Then it is elsewhere all the same, and so are the context and what is logged."""
+    (repo.path / "tmp").mkdir()
+    toml("""
+        [stage.a]
+        run = "echo $TMPDIR $PIPE_CONTEXT > $HOME/seen && touch $TMPDIR/x && python -c 'from pipesmith.sdk import Run; Run.get_context().log(\\"loss\\", 1)' && echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+    """)
+    within = {"TMPDIR": str(repo.path / "tmp")}
+    run = repo.pipe("build", "--json", env=within).json()["run"]
+    for path in (repo.home / "seen").read_text().split():
+        assert not path.startswith(str(repo.path))
+    assert repo.pipe("logs", run, "--json").json()["logged"]["a"][0]["value"] == 1
+    assert os.listdir(repo.path / "tmp") == []
+    assert repo.pipe("shell", "a", "sh", "-c", "cat $PIPE_CONTEXT", env=within).json()["stage"] == "a"
+
+
 def test_environment_variables(repo, toml) -> None:
     """PIPE_RUN, PIPE_STAGE, PIPE_INPUT_<NAME>, PIPE_OUTPUT_<NAME>, PIPE_PARAMS, PIPE_CONTEXT, and a clean environment
     otherwise."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from pipesmith.build.aside import Aside
 from pipesmith.build.context import BuildContext, Outcome
 from pipesmith.build.deliveries import Deliveries
 from pipesmith.build.evidence import Evidence, Stamper
+from pipesmith.build.folders import temporary_folder
 from pipesmith.build.given_links import check_given_links
 from pipesmith.build.hints import missing_file_hint
 from pipesmith.build.job_of import job_of, secrets_of
@@ -296,8 +296,8 @@ class StageJob:
         os.makedirs(scratch)
         if not stage.sandbox and build.elsewhere is not None:
             self._bring_inputs()
-        tmpdir = tempfile.mkdtemp(prefix="pipe-")
-        live = LiveLog(outcome.log or "", secrets_of(stage))
+        tmpdir = temporary_folder(build)
+        live = LiveLog(outcome.log or "", secrets_of(stage), os.path.dirname(tmpdir))
         try:
             executor = build.executors.get(stage.compute)
             if executor is None:  # it was fresh when the build began, and so asked for none

@@ -23,13 +23,13 @@ _MASK = b"***"
 
 
 class LiveLog:
-    """What one stage logs, over all its attempts. log, files: where it writes, outside the workspace. secrets: values
-    that are masked in what stays."""
+    """What one stage logs, over all its attempts. log, files: where it writes, in a folder below `parent`, outside the
+    workspace. secrets: values that are masked in what stays."""
 
-    def __init__(self, log_path: str, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, log_path: str, secrets: Sequence[str] = (), parent: str | None = None) -> None:
         self._secret = _pattern(secrets)
         self._lines, self._files = lines_of(log_path), files_of(log_path)
-        self._folder = tempfile.mkdtemp(prefix="pipe-log-")
+        self._folder = tempfile.mkdtemp(prefix="pipe-log-", dir=parent)
         self.log = os.path.join(self._folder, "log.jsonl")
         self.files = os.path.join(self._folder, "files")
         self._bring(self._lines, self.log)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipesmith.build.context import BuildContext, Choices
+from pipesmith.build.folders import temporary_folder
 from pipesmith.build.keep import KeepFolder
 from pipesmith.build.sandbox import layout_of
 from pipesmith.build.sdk_path import sdk_folder
@@ -75,7 +75,7 @@ def shell(workspace: Workspace, name: str, command: Sequence[str], notice: Calla
     )
     scratch = os.path.join(workspace.pipe_dir, "tmp", f"shell-{os.urandom(8).hex()}")
     make_folders(scratch)
-    tmpdir = tempfile.mkdtemp(prefix="pipe-")
+    tmpdir = temporary_folder(build)
     if not command:
         notice(f"the sandbox of `{stage_name}`; leave it with `exit`, nothing that it makes is kept")
     try:
@@ -106,7 +106,7 @@ def _in_a_container(
     session.computes.capacities([stage])
     key = verdict.fingerprint.key if verdict.fingerprint is not None else ""
     stage = stage if key else replace(stage, keep=None)
-    live = LiveLog(os.path.join(tmpdir, "shell.log"))
+    live = LiveLog(os.path.join(tmpdir, "shell.log"), parent=os.path.dirname(tmpdir))
     try:
         job = job_of(
             build,
