@@ -33,11 +33,12 @@ class CutShort(EnvironmentFailure):
 @record(kw_only=False)
 class Parcel:
     """One thing to be sent. origin: absolute path here, or None for an empty folder. place: absolute path there.
-    read_only: it loses its write bits, and is root's there."""
+    read_only: it loses its write bits, and is root's there. without: absolute paths in it that are left out."""
 
     origin: str | None
     place: str
     read_only: bool = False
+    without: frozenset[str] = frozenset()
 
 
 class Packer:
@@ -55,7 +56,7 @@ class Packer:
         if parcel.origin is None:
             self._folder(place, parcel.read_only)
             return
-        self._any(parcel.origin, place, parcel.read_only)
+        self._any(parcel.origin, place, parcel)
 
     def end(self) -> None:
         self._tar.close()
@@ -82,14 +83,17 @@ class Packer:
             entry.uid, entry.gid = self._uid, self._gid
         return entry
 
-    def _any(self, origin: str, place: str, read_only: bool) -> None:
+    def _any(self, origin: str, place: str, parcel: Parcel) -> None:
+        if origin in parcel.without:
+            return
+        read_only = parcel.read_only
         info = os.lstat(origin)
         if stat.S_ISDIR(info.st_mode):
             self._folder(place, read_only)
             with os.scandir(origin) as found:
                 names = sorted(entry.name for entry in found)
             for name in names:
-                self._any(f"{origin}/{name}", f"{place}/{name}", read_only)
+                self._any(f"{origin}/{name}", f"{place}/{name}", parcel)
             return
         entry = self._entry(place, read_only)
         entry.mtime = int(info.st_mtime)

@@ -20,7 +20,7 @@ from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
 from pipesmith.records import record
 
-__all__ = ["Unit", "ensure_volume", "forget_volume", "mountpoint", "units_of"]
+__all__ = ["Unit", "ensure_volume", "forget_volume", "left_out", "mountpoint", "units_of"]
 
 _DATA = "/v"
 _RETRY_S = 0.2
@@ -28,10 +28,12 @@ _RETRY_S = 0.2
 
 @record(kw_only=False)
 class Unit:
-    """One input: path in the workspace, and what lies there as (path below it or ``, absolute origin, digest text)."""
+    """One input: path in the workspace, and what lies there as (path below it or ``, absolute origin, digest text).
+    without: absolute paths here that are no part of it."""
 
     path: str
     entries: tuple[tuple[str, str, str], ...]
+    without: frozenset[str] = frozenset()
 
     @property
     def content(self) -> str:
@@ -68,8 +70,16 @@ def units_of(layout: Layout, digest: Callable[[str], str | None]) -> tuple[list[
                 raise StageError(f"`{mount.path}` can't be given to it: there is nothing at {mount.origin}")
             below = os.path.relpath(mount.path, path)
             entries.append(("" if below == "." else below, mount.origin, found))
-        units.append(Unit(path, tuple(sorted(entries))))
+        without = frozenset().union(*(left_out(layout, mount) for mount in mounts))
+        units.append(Unit(path, tuple(sorted(entries)), without))
     return units, copied
+
+
+def left_out(layout: Layout, mount: Mount) -> frozenset[str]:
+    """Return the absolute paths here of what is withheld of a mount."""
+    path = os.path.normpath(mount.path)
+    within = [os.path.relpath(each, path) for each in layout.withheld if _inside(os.path.normpath(each), path)]
+    return frozenset(os.path.join(mount.origin, each) for each in within)
 
 
 def _inside(path: str, folder: str) -> bool:
@@ -140,7 +150,8 @@ def _fill(
     if api.volume(f"{name}-whole") is not None:
         return  # another process was quicker
     parcels = [
-        Parcel(origin, f"data/{below}" if below else "data", read_only=True) for below, origin, _ in unit.entries
+        Parcel(origin, f"data/{below}" if below else "data", read_only=True, without=unit.without)
+        for below, origin, _digest in unit.entries
     ]
     api.put(holder, _DATA, _checked(pack(parcels, os.getuid(), os.getgid()), stop))
     for below, origin, known in unit.entries:

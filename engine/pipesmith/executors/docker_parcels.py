@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, Mount
-from pipesmith.executors.docker_inputs import Unit
+from pipesmith.executors.docker_inputs import Unit, left_out
 from pipesmith.tars import Parcel, pack
 
 __all__ = ["packed"]
@@ -16,7 +16,7 @@ def packed(job: Job, units: Sequence[Unit], copied: Sequence[Mount]) -> Iterator
     """Yield a tar of source, folders, what lies beside the workspace, and inputs that no volume can hold (`copied`).
 
     units: the inputs that volumes hold, for which there are folders. Raises StageError for what can't be read."""
-    parcels = [*_parcels(job, units), *(_copied(mount) for mount in copied)]
+    parcels = [*_parcels(job, units), *(_copied(job, mount) for mount in copied)]
     return pack(parcels, os.getuid(), os.getgid())
 
 
@@ -34,5 +34,6 @@ def _parcels(job: Job, units: Sequence[Unit]) -> list[Parcel]:
     return found
 
 
-def _copied(mount: Mount) -> Parcel:
-    return Parcel(mount.origin, f"{FAR_WORKSPACE}/{os.path.normpath(mount.path)}", read_only=True)
+def _copied(job: Job, mount: Mount) -> Parcel:
+    place = f"{FAR_WORKSPACE}/{os.path.normpath(mount.path)}"
+    return Parcel(mount.origin, place, read_only=True, without=left_out(job.layout, mount))

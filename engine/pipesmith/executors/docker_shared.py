@@ -62,7 +62,8 @@ class SharedFolder:
         os.makedirs(self.path)
         inputs = {id(mount) for mount in copied}
         given = tuple(mount for mount in job.layout.mounts if mount.copy or id(mount) in inputs)
-        layout = replace(job.layout, mounts=given, visible=())
+        withheld = tuple(path for path in job.layout.withheld if any(_is_in(path, mount) for mount in copied))
+        layout = replace(job.layout, mounts=given, visible=(), withheld=withheld)
         self._sandbox = materialise(layout, self.workspace, mounted=False, stop=stop)
         for unit in units:
             self._mount_point(os.path.join(self.workspace, unit.path), folder=_is_folder(unit))
@@ -179,6 +180,10 @@ class SharedResults:
             remove(root)
             os.rename(self._folder.workspace, root)
         return root
+
+
+def _is_in(path: str, mount: Mount) -> bool:
+    return os.path.normpath(path).startswith(f"{os.path.normpath(mount.path)}/")
 
 
 def _is_folder(unit: Unit) -> bool:

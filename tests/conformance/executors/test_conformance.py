@@ -155,6 +155,24 @@ def test_what_a_stage_is_given(repo, place, pipeline):
     assert repo.read("out/deep/o") == "3\n"
 
 
+def test_the_git_folders_of_inputs_are_unseen(repo, place, pipeline):
+    """They do not count, so they are not given: neither of an input that holds another one, nor of any else."""
+    for folder in ("data/lib", "more"):
+        repo.write(f"{folder}/x", "1")
+        repo.git("-C", folder, "init", "-q")
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = "find data more -name '.git*' -o -type f > {outputs.o}"
+        inputs = { d = "data", m = "more", x = "data/lib/x" }
+        outputs = { o = "o" }
+        """,
+    )
+    repo.pipe("build")
+    assert sorted(repo.read("o").split()) == ["data/lib/x", "more/x"]
+
+
 def test_inputs_cannot_be_changed(repo, place, pipeline):
     """The write fails, or, where nothing can keep root from it, the stage does; the workspace's own stay as they are."""
     repo.write("data/x.txt", "x\n")
