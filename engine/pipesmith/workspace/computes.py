@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipesmith.build.later import Later
 from pipesmith.docker_client import Daemon, DaemonGone
@@ -35,6 +35,8 @@ __all__ = [
     "wait_for",
     "warm_up",
 ]
+
+_Thing = TypeVar("_Thing")
 
 
 @record(kw_only=False)
@@ -239,10 +241,10 @@ class Computes:
                 'give one a `compute` of `kind = "docker"`',
             )
         failure: EnvironmentFailure | None = None
-        for daemon in self.daemons(pipeline.computes[names[0]]):
+        for daemon in (daemon for name in names for daemon in self.daemons(pipeline.computes[name])):
             try:
                 return resolve_image(daemon, environment)
-            except DaemonGone as error:  # another one of a pool will do
+            except DaemonGone as error:  # another one will do
                 failure = failure or error
         assert failure is not None
         raise failure
@@ -425,7 +427,8 @@ def wait_for(workspace: Workspace, names: Sequence[str], timeout_s: float) -> li
 
 def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], None]) -> list[ComputeState]:
     """Have computes ready for the stages that run there: every daemon reached, and the images of their environments on
-    it. Raises EnvironmentFailure where an image can't be had; pins that are missing are resolved and locked."""
+    it. One that can't be reached keeps none of the others waiting. Raises EnvironmentFailure where an image can't be
+    had; pins that are missing are resolved and locked."""
     from pipesmith.workspace.build import refuse_inside_a_stage
 
     refuse_inside_a_stage("pipe compute up")
@@ -442,35 +445,59 @@ def warm_up(workspace: Workspace, names: Sequence[str], said: Callable[[str], No
         from pipesmith.workspace.envs import resolve_and_lock
 
         resolve_and_lock(session, sorted({name for _compute, name in wanted}), said)
-        for compute, environment in sorted(wanted):
-            session.computes.images_on(chosen[compute], environment)
+        failures = _each(sorted(wanted), lambda pair: session.computes.images_on(chosen[pair[0]], pair[1]))
     finally:
         session.computes.close()
-    return compute_states(workspace, names)
+    return _states_after(failures, workspace, names)
 
 
 def give_back(workspace: Workspace, names: Sequence[str], said: Callable[[str], None]) -> list[ComputeState]:
     """Remove what computes keep of ended builds: containers that nobody looks after, and inputs that no container uses.
 
-    Images stay: they are the daemon's, and `docker image prune` knows them."""
+    Images stay: they are the daemon's, and `docker image prune` knows them. A compute that can't be reached keeps none
+    of the others from being cleaned."""
     from pipesmith.workspace.build import refuse_inside_a_stage
 
     refuse_inside_a_stage("pipe compute down")
     session = workspace.session()
     session.computes.said = said
-    try:
-        for compute in _usable(session, names):
-            if compute.kind == "docker":
-                from pipesmith.executors.docker import clone_name, drop_leftovers
 
-                clone = clone_name(workspace.repo.common_dir, workspace.prefix)
-                for host in session.computes.docker(compute).reachable():
-                    daemon = host.daemon
-                    containers, volumes = drop_leftovers(daemon, clone)
-                    said(f"{daemon.title}: {_count(containers, 'container')} and {_count(volumes, 'input')} removed")
+    def clean(compute: Compute) -> None:
+        from pipesmith.executors.docker import clone_name, drop_leftovers
+
+        clone = clone_name(workspace.repo.common_dir, workspace.prefix)
+        for host in session.computes.docker(compute).reachable():
+            containers, volumes = drop_leftovers(host.daemon, clone)
+            said(f"{host.daemon.title}: {_count(containers, 'container')} and {_count(volumes, 'input')} removed")
+
+    try:
+        failures = _each([compute for compute in _usable(session, names) if compute.kind == "docker"], clean)
     finally:
         session.computes.close()
-    return compute_states(workspace, names)
+    return _states_after(failures, workspace, names)
+
+
+def _each(things: Iterable[_Thing], work: Callable[[_Thing], object]) -> list[EnvironmentFailure]:
+    """Do something with each, whatever becomes of the others; return what failed."""
+    failures = []
+    for thing in things:
+        try:
+            work(thing)
+        except EnvironmentFailure as error:
+            failures.append(error)
+    return failures
+
+
+def _states_after(
+    failures: Sequence[EnvironmentFailure], workspace: Workspace, names: Sequence[str]
+) -> list[ComputeState]:
+    """Return computes as they are now; raises the first failure that no state of theirs tells of."""
+    states = compute_states(workspace, names)
+    told = [state.error or "" for state in states]
+    for failure in failures:
+        if not any(failure.text in text for text in told):
+            raise failure
+    return states
 
 
 def _count(number: int, what: str) -> str:

@@ -314,6 +314,30 @@ def test_compute_commands(repo, pipeline, docker_place):
     assert inside.returncode == 2 and "inside a stage" in inside.stderr
 
 
+def test_one_compute_that_is_gone_keeps_no_other_waiting(repo, pipeline, docker_place):
+    """`compute up` and `down` do their work on the others, say which is gone, and exit with 1."""
+    docker_place.toml += '[compute.gone]\nkind = "docker"\nhost = "unix:///no/such.sock"\n'
+    text = """
+        [stage.a]
+        compute = "gone"
+        run = "echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+        [stage.b]
+        run = "echo begun; sleep 300"
+        outputs = { p = "p" }
+        """
+    pipeline(docker_place, text)
+    process = repo.start("build", "b")
+    wait_for_line(process, "begun")
+    process.kill()
+    process.wait()
+    for action in ("up", "down"):
+        result = repo.pipe("compute", action, "--json", check=False)
+        states = {each["name"]: each["state"] for each in result.json()["computes"]}
+        assert result.returncode == 1 and states == {"local": "up", "where": "up", "gone": "down"}
+    assert containers(docker_place, repo, "-a") == []
+
+
 def test_a_pool_shares_the_work(repo, docker_place, tls_place, pipeline):
     """Stages go where there is room."""
     first = docker_place.host.partition('"')[2].rstrip('"')
