@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import subprocess
     from typing import IO, Any
 
-__all__ = ["Address", "ConnectionLost", "DaemonAnswer", "DockerApi"]
+__all__ = ["Address", "ConnectionLost", "DaemonAnswer", "DockerApi", "moment"]
 
 _TIMEOUT_S = 60.0
 _CHUNK = 1 << 20
@@ -547,6 +547,16 @@ class _Answer:
     @property
     def length(self) -> int:
         return int(self.headers.get("content-length", 0))
+
+
+def moment(text: str) -> float:
+    """Return a time of a daemon's, such as `2026-01-01T10:00:00.123456789Z`, as seconds since the epoch."""
+    from datetime import datetime
+
+    whole, _, rest = text.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    zone = rest[len(digits) :] if digits else ""
+    return datetime.fromisoformat(f"{whole}{zone}").timestamp() + (float(f"0.{digits}") if digits else 0.0)
 
 
 def _text(error: OSError) -> str:

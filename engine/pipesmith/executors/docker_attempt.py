@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_api import DaemonAnswer, DockerApi, moment
 from pipesmith.docker_client import Daemon, DaemonGone, answer, is_conflict
 from pipesmith.docker_labels import CLONE, GPUS, OWNER, RUN, SHARED, STAGE, is_left, owner
 from pipesmith.errors import Cancelled, EnvironmentFailure, PipeError
@@ -65,6 +65,7 @@ class DockerAttempt:
         self._lost = False  # whether its container may still be there, and is left to the next build
         self._imaging = False  # whether the daemon is busy with its image
         self._cancelled_at = 0.0
+        self._ran_s = 0.0  # how long its container has run already, of one that is taken up
         self._heard = 0.0  # when something last went there
         self._watch: ContainerWatch | None = None
         self._results: ContainerResults | SharedResults | None = None
@@ -268,7 +269,7 @@ class DockerAttempt:
             live.poll(api)
             gpus.poll(api)
 
-        self._watch = ContainerWatch(daemon, container, self._job, output, self._cancelled, sampled)
+        self._watch = ContainerWatch(daemon, container, self._job, output, self._cancelled, sampled, self._ran_s)
         self._began = time.monotonic()  # what came before was the way there
         try:
             told = self._watch.until_ended()
@@ -350,6 +351,7 @@ class DockerAttempt:
             if not self._shared.is_there:  # somebody has removed what it would be taken up for
                 state = {"Status": "lost"}
         if state["Status"] in ("running", "paused"):
+            self._ran_s = max(0.0, moment(api.info()["SystemTime"]) - moment(state["StartedAt"]))
             return container
         if state["Status"] == "exited" and not was_ended_from_outside(state):
             if state.get("ExitCode") == 0 or label != owner():  # an earlier try of this build has failed before

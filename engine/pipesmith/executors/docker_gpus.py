@@ -7,14 +7,12 @@ turn, by who has the container of a certain name.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
-from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_api import DaemonAnswer, DockerApi, moment
 from pipesmith.docker_client import is_conflict
 from pipesmith.docker_labels import GPUS, HELPER, OWNER, STAGE, owner, owner_is_gone
 from pipesmith.errors import Cancelled
@@ -57,12 +55,7 @@ def gpu_turn(api: DockerApi, image: str, stop: Callable[[], bool]) -> Iterator[N
 def _is_stale(api: DockerApi, turn: dict[str, Any]) -> bool:
     if owner_is_gone(turn["Config"]["Labels"].get(OWNER, "")):
         return True
-    return _moment(api.info()["SystemTime"]) - _moment(turn["Created"]) > _STALE_S
-
-
-def _moment(text: str) -> float:
-    """Return a time of the daemon's, such as `2026-01-01T10:00:00.123456789Z`, as seconds since the epoch."""
-    return datetime.fromisoformat(re.sub(r"\.\d+", "", text)).timestamp()
+    return moment(api.info()["SystemTime"]) - moment(turn["Created"]) > _STALE_S
 
 
 class FreeGpus:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
-from pipesmith.docker_api import DaemonAnswer, DockerApi
+from pipesmith.docker_api import DaemonAnswer, DockerApi, moment
 from pipesmith.docker_client import Daemon, DaemonGone, answer
 from pipesmith.errors import EnvironmentFailure
 from pipesmith.executors.base import Job
@@ -32,9 +31,9 @@ class ContainerLost(EnvironmentFailure):
 
 
 class ContainerWatch:
-    """Looks after one container that runs. cancelled: set by others, from any thread. sampled(api): called now and
-    then while it runs. `peak_bytes` and `cpu_s`: what it used, as far as was seen. heard: when the daemon last said
-    anything."""
+    """Looks after one container that runs. ran_s: how long it has run already. cancelled: set by others, from any
+    thread. sampled(api): called now and then while it runs. `peak_bytes` and `cpu_s`: what it used, as far as was seen.
+    heard: when the daemon last said anything."""
 
     def __init__(
         self,
@@ -44,6 +43,7 @@ class ContainerWatch:
         output: ContainerOutput,
         cancelled: threading.Event,
         sampled: Callable[[DockerApi], None],
+        ran_s: float = 0.0,
     ) -> None:
         self._daemon = daemon
         self._container = container
@@ -51,6 +51,7 @@ class ContainerWatch:
         self._output = output
         self._cancelled = cancelled
         self._sampled = sampled
+        self._ran_s = ran_s
         self._asked: str | None = None  # why it was asked to end
         self._kill_at: float | None = None
         self._was_lost = False
@@ -63,7 +64,8 @@ class ContainerWatch:
         """Return how it ended: exit, timed_out, cancelled, out_of_memory, problem.
 
         Raises ContainerLost where its daemon went away and did not come back."""
-        deadline = time.monotonic() + self._job.timeout_s if self._job.timeout_s is not None else None
+        timeout_s = self._job.timeout_s
+        deadline = time.monotonic() + timeout_s - self._ran_s if timeout_s is not None else None
         done = threading.Event()
         threading.Thread(target=self._sample, args=(done,), name=f"usage {self._job.stage}", daemon=True).start()
         try:
@@ -176,7 +178,7 @@ class ContainerWatch:
     def _remembered(self, after_s: float) -> set[str]:
         """Return the names of the events that its daemon remembers, from its start to its end, which it tells a moment
         later."""
-        since, until = (_seconds(self._ended[key]) for key in ("StartedAt", "FinishedAt"))
+        since, until = (moment(self._ended[key]) for key in ("StartedAt", "FinishedAt"))
 
         def told(api: DockerApi) -> set[str]:
             names = set()
@@ -218,9 +220,3 @@ class ContainerWatch:
 def was_ended_from_outside(state: dict[str, Any]) -> bool:
     """Return whether a container that has ended looks as if it had been ended, rather than failed."""
     return state.get("ExitCode") in _FROM_OUTSIDE and not state.get("OOMKilled")
-
-
-def _seconds(text: str) -> float:
-    """Return a time of the daemon's, such as `2026-01-01T10:00:00.123456789Z`, as seconds since the epoch."""
-    fraction = text[19:].rstrip("Z")
-    return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp() + (float(fraction) if fraction else 0.0)

@@ -226,6 +226,30 @@ def test_a_stage_outlives_its_pipe_and_is_taken_up(repo, container_place, pipeli
     assert left
 
 
+@pytest.mark.slow
+def test_the_timeout_of_one_that_is_taken_up(repo, container_place, pipeline):
+    """It counts from the start of its container: the time that no pipe looked after it is over as well."""
+    pipeline(
+        container_place,
+        """
+        [stage.a]
+        run = "n=0; while [ $n -lt 600 ]; do date +%s; sleep 0.5; n=$((n+1)); done; echo 1 > {outputs.o}"
+        outputs = { o = "o" }
+        timeout = "15s"
+        """,
+    )
+    process = repo.start("build")
+    wait_for_line(process, "17")
+    process.kill()
+    process.wait()
+    time.sleep(17)
+    result = repo.pipe("build", check=False)
+    assert "goes on in a container of an earlier build" in result.stdout + result.stderr
+    assert "timed out after 15 s" in result.stdout + result.stderr
+    told = [int(line) for line in repo.pipe("logs", "latest", "a").stdout.split()]
+    assert max(told) - min(told) < 30
+
+
 def test_what_an_ended_build_left_is_removed(repo, container_place, pipeline):
     """A container that no build wants any more does not go on for ever."""
     text = '[stage.a]\nrun = "echo {WORD}; {SLEEP}echo 1 > {{outputs.o}}"\noutputs = {{ o = "o" }}\n'
