@@ -89,7 +89,7 @@ def test_a_killed_pipe_leaves_its_files_to_the_next_build(repo, docker_place, pi
     text = '[stage.a]\nrun = "echo begun; sleep {S}; echo {S} > {{outputs.o}}"\noutputs = {{ o = "o" }}\n'
     pipeline(docker_place, text.format(S=6))
     process = repo.start("build", "-v")
-    wait_for_line(process, "begun")
+    wait_for_line(process, "a | begun")  # its reason tells of `echo begun` as well
     process.kill()
     process.wait()
     repo.pipe("gc")
@@ -98,7 +98,7 @@ def test_a_killed_pipe_leaves_its_files_to_the_next_build(repo, docker_place, pi
     assert repo.read("o") == "6\n" and shared(repo) == []
     pipeline(docker_place, text.format(S=60))
     process = repo.start("build", "-v")
-    wait_for_line(process, "begun")
+    wait_for_line(process, "a | begun")  # its reason tells of `echo begun` as well
     process.kill()
     process.wait()
     assert len(shared(repo)) == 1
