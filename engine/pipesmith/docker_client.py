@@ -34,13 +34,13 @@ class DaemonGone(EnvironmentFailure):
 @record
 class DaemonInfo:
     """What a daemon says of its machine. memory_bytes: of the whole machine. architecture: as `uname -m` has it. name:
-    the machine's. security: what it does to containers, such as `name=rootless`."""
+    the machine's. security: what holds of its containers, such as `rootless`, `userns` (it maps users), `selinux`."""
 
     architecture: str
     cpus: int
     memory_bytes: int
     name: str = ""
-    security: tuple[str, ...] = ()
+    security: frozenset[str] = frozenset()
 
 
 class Daemon:
@@ -144,8 +144,12 @@ class Daemon:
         if not self._where().url.startswith("unix://"):
             return False
         info = self.info()
-        others = {"name=rootless", "name=userns", "name=selinux"}
-        return info.name == os.uname().nodename and others.isdisjoint(word.partition(",")[0] for word in info.security)
+        return info.name == os.uname().nodename and info.security.isdisjoint(("rootless", "userns", "selinux"))
+
+    @property
+    def may_give_network(self) -> bool:
+        """Whether its containers can have the network of its machine: not where it maps users. Raises DaemonGone."""
+        return "userns" not in self.info().security
 
     @property
     def reached(self) -> bool:
@@ -185,7 +189,9 @@ class Daemon:
             cpus=int(told.get("NCPU", 0)),
             memory_bytes=int(told.get("MemTotal", 0)),
             name=told.get("Name", ""),
-            security=tuple(told.get("SecurityOptions") or ()),
+            security=frozenset(
+                word.removeprefix("name=") for option in told.get("SecurityOptions") or () for word in option.split(",")
+            ),
         )
         return self._info
 

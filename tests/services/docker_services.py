@@ -1,10 +1,10 @@
 """Real Docker daemons for tests: one on a unix socket, a second one on TCP with TLS, and the way to one over ssh.
 
-    python tests/services/docker_services.py start KIND FOLDER      KIND: unix, tls, ssh, registry, mortal
+    python tests/services/docker_services.py start KIND FOLDER      KIND: unix, tls, ssh, registry, mortal, mapped
     python tests/services/docker_services.py stop FOLDER
 
 `mortal` is one more daemon, on a small disk, for who calls `kill`, `end` and `revive` here: alone, since others would
-miss it.
+miss it. `mapped` maps users: it makes the machine a user `dockremap`, as Docker does.
 
 Each starts once, whoever asks first; what it needs to be reached lies in FOLDER/KIND. Needs root, and the Debian packages
 docker.io, iptables, busybox-static, openssh-server, docker-registry.
@@ -54,7 +54,15 @@ def start(kind: str, folder: Path) -> Path:
                 _end(pid_file)
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
-            {"unix": _unix, "tls": _tls, "ssh": _ssh, "registry": _registry, "mortal": _mortal}[kind](place)
+            makers = {
+                "unix": _unix,
+                "tls": _tls,
+                "ssh": _ssh,
+                "registry": _registry,
+                "mortal": _mortal,
+                "mapped": _mapped,
+            }
+            makers[kind](place)
             (place / "ready").touch()
         return place
 
@@ -140,6 +148,13 @@ def docker(
 
 def _unix(place: Path) -> None:
     _daemon(place)
+    _import_image(place)
+
+
+def _mapped(place: Path) -> None:
+    """Start a daemon whose containers' root is nobody on this machine."""
+    _bridge("pipetest3", "172.30.9.1/24")
+    _daemon(place, "--userns-remap=default", "--bridge=pipetest3", "--cgroup-parent=/pipetest3")
     _import_image(place)
 
 

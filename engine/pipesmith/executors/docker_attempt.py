@@ -471,6 +471,8 @@ class DockerAttempt:
         if shared is not None:
             labels[SHARED] = shared.path
         limits: dict[str, Any] = {"Mounts": [*(shared.mounts() if shared is not None else ()), *mounts], "Init": True}
+        if self._host is not None and self._host.daemon.may_give_network:
+            limits["NetworkMode"] = "host"  # as a stage on this machine has it
         if job.cpus:
             limits["NanoCpus"] = int(job.cpus * 1e9)
         if job.memory_bytes:

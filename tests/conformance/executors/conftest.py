@@ -87,6 +87,9 @@ def place_of(kind: str) -> Place:
     if kind == "docker":
         unix = service("unix")
         return Place(kind, _docker(f'host = "unix://{unix}/docker.sock"'), daemon=unix)
+    if kind == "docker-mapped":
+        mapped = service("mapped")
+        return Place(kind, _docker(f'host = "unix://{mapped}/docker.sock"'), daemon=mapped)
     if kind == "docker-tls":
         tls = service("tls")
         return Place(kind, _docker(f'host = "{tls_url(tls)}"\n{tls_keys(tls)}'), daemon=tls)

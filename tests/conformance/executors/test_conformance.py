@@ -9,6 +9,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -221,6 +222,30 @@ def test_cwd_links_cells_and_datasets(repo, place, pipeline):
     found = ["inputs/far/one/1.txt", "inputs/far/two/2.txt", "m/1", "m/2"]
     assert logs(repo, "a").split() == ["a", "1", "2", *found]
     assert repo.pipe("build", "--json").json()["status"] == "up-to-date"
+
+
+def test_the_network_is_that_of_its_machine(repo, place, pipeline):
+    """What listens on localhost there is reached; wherever it runs, a stage is no stranger on its machine."""
+    pipeline(
+        place,
+        """
+        [stage.a]
+        run = ["python", "-c", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ['PORT']))); open('o', 'w').write(s.recv(9).decode())"]
+        env = { PORT = "%d" }
+        outputs = { o = "o" }
+        """,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        toml = repo.read("pipeline.toml")
+        repo.write("pipeline.toml", toml.replace("%d", str(server.getsockname()[1])))
+        process = repo.start("build", "--json")
+        server.settimeout(120)
+        connection, _address = server.accept()
+        connection.sendall(b"hello")
+        connection.close()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert repo.read("o") == "hello"
 
 
 def test_the_sdk(repo, place, pipeline):

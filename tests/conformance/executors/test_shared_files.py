@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.conformance.executors.conftest import place_of
 from tests.conformance.executors.test_far_side import containers, wait_for_line
 
 STAGE = """
@@ -51,6 +52,16 @@ def test_the_same_comes_of_it(repo, mortal_place, pipeline):
     found = {str(path.relative_to(sandbox)) for path in sandbox.rglob("*") if path.is_file() and not path.is_symlink()}
     assert found == {"src/a.txt", "src/fail", "out/o", "left"}
     assert shared(repo) == [] and containers(mortal_place, repo, "-a") == []
+
+
+@pytest.mark.slow
+def test_a_daemon_that_maps_users(repo, pipeline):
+    """What its containers write would be nobody's here: nothing is shared with it, and all that comes back is ours."""
+    place = place_of("docker-mapped")
+    prepare(repo, place, pipeline)
+    repo.pipe("build")
+    assert repo.read("out/o") == "a\nx\n" and os.stat(repo.path / "out/o").st_uid == os.getuid()
+    assert shared(repo) == [] and containers(place, repo, "-a") == []
 
 
 def test_a_daemon_of_this_machine_mounts_it(repo, container_place, pipeline):
