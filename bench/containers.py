@@ -96,14 +96,19 @@ def _started(kind: str, folder: Path) -> Path:
 
 
 def trivial_stage(tools: Tools, found: Daemons, rounds: int) -> dict[str, Figures]:
-    """A stage that writes a word, and a bare `docker run` of its image that does."""
+    """A stage that writes a word, and a bare `docker run` of its image that does, also with the network that the stage
+    has, its machine's, which costs less than one of its own."""
     repo = _repo(
         tools, "container", f'host = "{found.unix}"\n', 'run = "echo 1 > {outputs.o}"\noutputs = { o = "o" }\n'
     )
     run_once(tools.command("pipe", repo), environment())
-    bare = ["docker", "-H", found.unix, "run", "--rm", _IMAGE, "/bin/sh", "-c", "echo 1 > o"]
+    run, what = ["docker", "-H", found.unix, "run", "--rm"], [_IMAGE, "/bin/sh", "-c", "echo 1 > o"]
     figures = alternate(
-        {"pipe": tools.command("pipe", repo, "--force", "-q"), "docker run": Command(args=bare, cwd=repo)},
+        {
+            "pipe": tools.command("pipe", repo, "--force", "-q"),
+            "docker run": Command(args=[*run, *what], cwd=repo),
+            "docker run --network host": Command(args=[*run, "--network", "host", *what], cwd=repo),
+        },
         rounds=rounds,
     )
     shutil.rmtree(repo)

@@ -83,6 +83,7 @@ def alternate(commands: Mapping[str, Command], *, rounds: int, warm_up: int = 1)
     """Run the commands in turn, round by round. Rounds of warm_up do not count."""
     environ = environment()
     found = {name: Figures() for name in commands}
+    os.sync()  # what was laid out, or removed, before these is no concern of theirs
     for number in range(warm_up + rounds):
         for name, command in commands.items():
             seconds, peak_bytes = run_once(command, environ)
