@@ -52,6 +52,7 @@ def start(kind: str, folder: Path) -> Path:
         if not (place / "ready").exists():
             for pid_file in place.glob("*.pid"):  # of a start that failed
                 _end(pid_file)
+            _unmount(place)
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             makers = {
@@ -73,8 +74,16 @@ def stop(folder: Path) -> None:
         _end(pid_file)
     for pid_file in folder.glob("*/exec/containerd/containerd.pid"):  # of a daemon that was killed
         _end(pid_file)
-    subprocess.run(["umount", "-q", *folder.glob("*/data/*/*/merged")], capture_output=True, check=False)
-    subprocess.run(["umount", "-q", "-l", folder / "mortal" / "data"], capture_output=True, check=False)
+    for place in folder.iterdir():
+        _unmount(place)
+
+
+def _unmount(place: Path) -> None:
+    """Unmount what a daemon leaves mounted: of containers that go on, and of the machine's network that some had."""
+    left = [*place.glob("data/*/*/merged"), *place.glob("exec/netns/*")]
+    for path in left:
+        subprocess.run(["umount", "-q", path], capture_output=True, check=False)
+    subprocess.run(["umount", "-q", "-l", place / "data"], capture_output=True, check=False)
 
 
 def _end(pid_file: Path) -> None:

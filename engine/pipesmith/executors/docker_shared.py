@@ -92,6 +92,12 @@ class SharedFolder:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             open(target, "xb").close()
 
+    def remove_mount_point(self, path: str) -> None:
+        """Remove what an input was mounted on, unless the job has put a link in its way, which may lead out."""
+        place = os.path.join(os.path.realpath(self.workspace), path)
+        if os.path.realpath(os.path.dirname(place)) == os.path.dirname(place):
+            remove(place)
+
     def mounts(self) -> list[dict[str, Any]]:
         """Return what a container is made with, as Docker's API has it."""
         found = [(self.here(far), far) for far in (FAR_WORKSPACE, FAR_SIDE)]
@@ -176,7 +182,7 @@ class SharedResults:
         if self._folder.is_there:
             self._folder.unlock()
             for unit in self._units:  # inputs are here anyway
-                remove(os.path.join(self._folder.workspace, unit.path))
+                self._folder.remove_mount_point(unit.path)
             remove(root)
             os.rename(self._folder.workspace, root)
         return root

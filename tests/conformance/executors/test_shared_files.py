@@ -95,6 +95,26 @@ def test_a_daemon_that_does_not_see_these_files(repo, docker_place, pipeline):
     assert not list((hidden / ".git/pipe/tmp").glob("container-*")) and not any(files.iterdir())
 
 
+def test_links_that_lead_out(repo, docker_place, pipeline):
+    """A stage that puts a link where its input lay reaches nothing of this machine's: it is the link that is removed."""
+    victim = repo.home / "victim"
+    victim.mkdir()
+    (victim / "x.txt").write_text("mine\n")
+    repo.write("data/x.txt", "x\n")
+    pipeline(
+        docker_place,
+        f"""
+        [stage.a]
+        run = "mv data moved; rm -rf data; ln -s {victim} data; echo 1 > {{outputs.o}}"
+        inputs = {{ x = "data/x.txt" }}
+        outputs = {{ o = "o" }}
+        """,
+    )
+    repo.pipe("build")
+    assert (victim / "x.txt").read_text() == "mine\n" and repo.read("data/x.txt") == "x\n"
+    assert shared(repo) == []
+
+
 def test_a_killed_pipe_leaves_its_files_to_the_next_build(repo, docker_place, pipeline):
     """Those of a container that is taken up stay, `pipe gc` or not; those of one that nobody wants go with it."""
     text = '[stage.a]\nrun = "echo begun; sleep {S}; echo {S} > {{outputs.o}}"\noutputs = {{ o = "o" }}\n'
