@@ -25,6 +25,7 @@ from pipesmith.verdict.verdict import Result, State, Verdict
 __all__ = ["Scheduler"]
 
 _HELD = "failed before, and is what it was"
+_LISTEN_S = 0.2  # a signal that another thread was given does not end a wait of the main thread's
 _RETRY_S = 0.05  # how often a stage that waits for another process asks again
 
 
@@ -297,12 +298,15 @@ class Scheduler:
 
     def _await_one(self) -> None:
         """Wait for a stage to end, or for the moment to ask again for what another process holds."""
-        timeout = _RETRY_S if self._waiting_for or not self._running else None
-        try:
-            ended = self._done.get(timeout=timeout)
-        except queue.Empty:
-            self._runner.lock_writer.tick()
-            return
+        asks_again = bool(self._waiting_for) or not self._running
+        while True:
+            try:
+                ended = self._done.get(timeout=_RETRY_S if asks_again else _LISTEN_S)
+                break
+            except queue.Empty:
+                if asks_again:
+                    self._runner.lock_writer.tick()
+                    return
         if ended is None:
             for name, (job, _grant) in self._running.items():
                 if self._ending is None or name in self._ending:
