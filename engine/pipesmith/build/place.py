@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager
 
 from pipesmith.digest import Digest
 from pipesmith.errors import EnvironmentFailure, UserError
+from pipesmith.git.repository import IN_PLACING
 from pipesmith.lockfile.model import LockedOut
 from pipesmith.store.kept import keep, kept
 from pipesmith.store.object_store import ObjectStore
 from pipesmith.store.removal import remove
 
-__all__ = ["PREFIX", "Placer", "check_inside", "remove_unfinished"]
+__all__ = ["Placer", "check_inside", "remove_unfinished"]
 
-PREFIX = ".pipe-tmp-"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -49,7 +49,7 @@ def remove_unfinished(root: str, outputs: Iterable[str], guard: Callable[[], Abs
 
 def _unfinished(folder: str) -> list[str]:
     try:
-        return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(PREFIX)]
+        return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(IN_PLACING)]
     except OSError:
         return []
 
@@ -130,7 +130,7 @@ class Placer:
             parent = os.path.dirname(target)
             self._folder_in_the_way(stage, parent)
             os.makedirs(parent, exist_ok=True)
-            ready = os.path.join(parent, f"{PREFIX}{os.urandom(6).hex()}")
+            ready = os.path.join(parent, f"{IN_PLACING}{os.urandom(6).hex()}")
             try:
                 self._store.place(out.digest, ready, link=out.cache)
                 self.put_away(stage, out.path, known.get(out.path, ()))

@@ -20,7 +20,7 @@ from pipesmith.errors import Cancelled, EnvironmentFailure, StageError
 from pipesmith.executors.base import Layout, Mount
 from pipesmith.records import record
 
-__all__ = ["Unit", "ensure_volume", "forget_volume", "left_out", "mountpoint", "units_of"]
+__all__ = ["Unit", "ensure_volume", "forget_volume", "is_inside", "left_out", "mountpoint", "units_of"]
 
 _DATA = "/v"
 _RETRY_S = 0.2
@@ -59,7 +59,9 @@ def units_of(layout: Layout, digest: Callable[[str], str | None]) -> tuple[list[
     copied: list[Mount] = []
     for path, mounts in grouped.items():
         others = [*own, *(other for other in grouped if other != path)]
-        entangled = path == "." or any(_inside(other, path) or _inside(path, other) for other in others if other != ".")
+        entangled = path == "." or any(
+            is_inside(other, path) or is_inside(path, other) for other in others if other != "."
+        )
         if entangled or any(os.path.islink(mount.origin) for mount in mounts):
             copied += mounts
             continue
@@ -78,11 +80,12 @@ def units_of(layout: Layout, digest: Callable[[str], str | None]) -> tuple[list[
 def left_out(layout: Layout, mount: Mount) -> frozenset[str]:
     """Return the absolute paths here of what is withheld of a mount."""
     path = os.path.normpath(mount.path)
-    within = [os.path.relpath(each, path) for each in layout.withheld if _inside(os.path.normpath(each), path)]
+    within = [os.path.relpath(each, path) for each in layout.withheld if is_inside(os.path.normpath(each), path)]
     return frozenset(os.path.join(mount.origin, each) for each in within)
 
 
-def _inside(path: str, folder: str) -> bool:
+def is_inside(path: str, folder: str) -> bool:
+    """Return whether a path in normal form is a folder, or lies in it."""
     return path == folder or path.startswith(f"{folder}/")
 
 

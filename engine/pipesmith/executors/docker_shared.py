@@ -17,7 +17,7 @@ from typing import Any
 from pipesmith.errors import Cancelled, EnvironmentFailure
 from pipesmith.executors.base import FAR_HOME, FAR_SIDE, FAR_TMPDIR, FAR_WORKSPACE, Job, Mount, Side
 from pipesmith.executors.copying import copy_any
-from pipesmith.executors.docker_inputs import Unit
+from pipesmith.executors.docker_inputs import Unit, is_inside
 from pipesmith.executors.docker_watch import ContainerLost
 from pipesmith.executors.materialise import Sandbox, materialise
 from pipesmith.records import replace
@@ -62,7 +62,11 @@ class SharedFolder:
         os.makedirs(self.path)
         inputs = {id(mount) for mount in copied}
         given = tuple(mount for mount in job.layout.mounts if mount.copy or id(mount) in inputs)
-        withheld = tuple(path for path in job.layout.withheld if any(_is_in(path, mount) for mount in copied))
+        withheld = tuple(
+            path
+            for path in job.layout.withheld
+            if any(is_inside(os.path.normpath(path), os.path.normpath(mount.path)) for mount in copied)
+        )
         layout = replace(job.layout, mounts=given, visible=(), withheld=withheld)
         self._sandbox = materialise(layout, self.workspace, mounted=False, stop=stop)
         for unit in units:
@@ -186,10 +190,6 @@ class SharedResults:
             remove(root)
             os.rename(self._folder.workspace, root)
         return root
-
-
-def _is_in(path: str, mount: Mount) -> bool:
-    return os.path.normpath(path).startswith(f"{os.path.normpath(mount.path)}/")
 
 
 def _is_folder(unit: Unit) -> bool:

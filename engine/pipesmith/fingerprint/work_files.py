@@ -23,7 +23,7 @@ from pipesmith.fingerprint.git_trees import blob_id, git_hash
 from pipesmith.fingerprint.stat_cache import Stamp, StatCache, stamp_of
 from pipesmith.git.cleaned import Cleaner
 from pipesmith.git.objects import ObjectReader
-from pipesmith.git.repository import Repository
+from pipesmith.git.repository import IN_PLACING, Repository
 from pipesmith.git.submodules import submodule_reader
 from pipesmith.store.manifest import link_digest
 
@@ -31,7 +31,6 @@ __all__ = ["Listed", "WorkFiles"]
 
 _GITLINK = "160000"
 _LINK = "120000"
-_IN_PLACING = ".pipe-tmp-"  # what is on its way into the workspace, or a kill has left
 _POINTER = b"version https://git-lfs.github.com/spec/"  # source: docs/spec.md of git-lfs
 _POINTER_BELOW_BYTES = 1024
 
@@ -137,7 +136,7 @@ class WorkFiles:
             if not row:
                 continue
             if row[0] == "?":
-                if _IN_PLACING not in row or not any(part.startswith(_IN_PLACING) for part in row[2:].split("/")):
+                if IN_PLACING not in row or not any(part.startswith(IN_PLACING) for part in row[2:].split("/")):
                     files.setdefault(row[2:], Listed(None, None, False))
                 continue
             # `TAG MODE ID STAGE<tab>PATH`, all but the path of known length

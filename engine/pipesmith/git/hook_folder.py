@@ -23,7 +23,7 @@ from pipesmith.git.hook_scripts import (
     script,
     wants_own_name,
 )
-from pipesmith.git.repository import Repository
+from pipesmith.git.repository import IN_PLACING, Repository
 
 __all__ = ["HookFolder", "HooksApart", "hook_folder"]
 
@@ -228,7 +228,7 @@ def _has(path: str, text: str) -> bool:
 
 def _written(folder: str, text: str) -> str:
     """Return the path of a new executable file with this text."""
-    ready = os.path.join(folder, f".pipe-tmp-{os.urandom(6).hex()}")
+    ready = os.path.join(folder, f"{IN_PLACING}{os.urandom(6).hex()}")
     with open(os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o777), "w", encoding="utf-8") as file:
         file.write(text)
     return ready

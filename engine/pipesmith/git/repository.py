@@ -11,8 +11,9 @@ from functools import cached_property
 
 from pipesmith.errors import EnvironmentFailure, UserError
 
-__all__ = ["INSIDE", "UNSHALLOW", "Repository", "cause", "cut_credentials"]
+__all__ = ["INSIDE", "IN_PLACING", "UNSHALLOW", "Repository", "cause", "cut_credentials"]
 
+IN_PLACING = ".pipe-tmp-"  # how names begin of what is on its way into a work tree, or a kill has left on it
 INSIDE = "this is inside of git's own folder"
 UNSHALLOW = "this clone is shallow: `git fetch --unshallow` brings the commits that it lacks"
 _ENDING = frozenset(("commit-tree", "update-ref"))

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipesmith.digest import new_hasher
-from pipesmith.git.repository import Repository, cause
+from pipesmith.git.repository import IN_PLACING, Repository, cause
 from pipesmith.records import field, record
 
 __all__ = ["SECRETS", "SECRET_FOLDERS", "commit_tree", "looks_secret", "write_snapshot"]
@@ -30,7 +30,6 @@ SECRETS = (
     "*.tfstate",
 )
 SECRET_FOLDERS = (".env*", "credentials*")  # all that lies in a folder so named
-_IN_PLACING = ".pipe-tmp-"  # an output on its way into the workspace
 # Uncompressed objects are written several times faster; the next `git gc` packs them. Neither hooks nor a file system
 # monitor of the user's see this index.
 _SETTINGS = (
@@ -201,7 +200,7 @@ class _Choice:
         if self._data is not None and (name := self._data(path)) is not None:
             self.missing[name] = "a data input"
             return False
-        return f"/{_IN_PLACING}" not in f"/{path}" and not self._ignores(path)
+        return f"/{IN_PLACING}" not in f"/{path}" and not self._ignores(path)
 
     def _declared(self, folder: str) -> str | None:
         """Return the path of `left_out` that a folder is or lies in."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 
 from pipesmith.store.disk import UNFINISHED
+from pipesmith.store.removal import remove
 
-__all__ = ["open_up", "remove_leftovers"]
+__all__ = ["remove_leftovers"]
 
 _OURS = ("stage-", "object-", "index-", "probe-", "logs-")
 _WEEK_S = 7 * 86_400.0
@@ -53,22 +52,6 @@ def _remove(path: str, older_than: float) -> None:
         info = os.lstat(path)
         if max(info.st_mtime, info.st_ctime) >= older_than:
             return
-        if stat.S_ISDIR(info.st_mode):
-            shutil.rmtree(path, onerror=open_up)
-        else:
-            os.unlink(path)
-    except OSError:
-        pass
-
-
-def open_up(function: object, path: str, _error: object) -> None:
-    """Let go what a stage made read-only."""
-    try:
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700)
-        if function is os.unlink:
-            os.unlink(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        remove(path)
     except OSError:
         pass

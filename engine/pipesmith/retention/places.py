@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipesmith.git.detached import work_tree_folders
-from pipesmith.retention.leftovers import open_up
 from pipesmith.store.locks import LockTable
 from pipesmith.store.modes import make_folders
+from pipesmith.store.removal import remove
 
 __all__ = ["REGISTERING", "place", "sweep_places"]
 
@@ -70,8 +70,7 @@ def _left(tmp: str, common_dir: str) -> set[str]:
 
 def _remove(folder: str, common_dir: str, locks: LockTable) -> None:
     """The folder goes first: as long as it is there it is found again."""
-    if os.path.lexists(folder):
-        shutil.rmtree(folder, onerror=open_up)
+    remove(folder)
     for admin, path in work_tree_folders(common_dir):
         if path.startswith(f"{folder}{os.sep}"):
             shutil.rmtree(admin, ignore_errors=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from pipesmith.build.place import PREFIX as UNPLACED
 from pipesmith.errors import UserError
 from pipesmith.executors.copying import copy_any
 from pipesmith.git.detached import gitlinks, make_nested
 from pipesmith.git.objects import ObjectReader
+from pipesmith.git.repository import IN_PLACING as UNPLACED
 from pipesmith.git.repository import Repository
 from pipesmith.git.snapshot import write_snapshot
 from pipesmith.git.submodules import submodule_reader
